@@ -1,0 +1,131 @@
+//! The one error type of the host: a line that says what, found, expected and a hint, and the exit code it ends with.
+//!
+//! Like [`crate::events`], this module uses no other and may be used by all.
+
+use std::fmt;
+
+/// How a command ended. The codes are part of the interface (docs/reliability.md).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Bad command line or configuration.
+    Usage = 2,
+    /// A comparison that the user asked for did not hold.
+    NotHeld = 3,
+    /// Input data are bad: shard, text, vector, tokens or trace.
+    Data = 65,
+    /// A named file is missing or unreadable.
+    Missing = 66,
+    /// A bug in this program.
+    Internal = 70,
+    /// Could not write: no space, quota, input/output error, read-only.
+    Write = 74,
+    /// Stopped on request, checkpoint committed.
+    Stopped = 75,
+    /// No usable checkpoint, or one that does not fit the configuration.
+    Checkpoint = 76,
+    /// Refused for safety: owner, mode, path or hash of a plugin.
+    Refused = 77,
+    /// Non-finite values beyond the policy.
+    NonFinite = 79,
+    /// A plugin's fault: not a plugin, wrong ABI, error, panic, wrong shape.
+    Plugin = 80,
+}
+
+/// An error as its reader sees it: `what: found F, expected E; hint: H`, always one line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The exit code that a command ends with when this error reaches `main`.
+    pub exit: Exit,
+    what: String,
+    found: Option<String>,
+    expected: Option<String>,
+    hint: Option<String>,
+    detail: Option<String>,
+}
+
+/// The host's result.
+pub type Result<T, E = Fault> = std::result::Result<T, E>;
+
+impl Fault {
+    /// An error with its exit code and subject, for example ``"`runs/a/shard.bin`: not a token shard"``.
+    pub fn new(exit: Exit, what: impl Into<String>) -> Self {
+        Self { exit, what: what.into(), found: None, expected: None, hint: None, detail: None }
+    }
+
+    /// What was there instead.
+    pub fn found(mut self, found: impl fmt::Display) -> Self {
+        self.found = Some(found.to_string());
+        self
+    }
+
+    /// What should have been there.
+    pub fn expected(mut self, expected: impl fmt::Display) -> Self {
+        self.expected = Some(expected.to_string());
+        self
+    }
+
+    /// One command or edit that helps.
+    pub fn hint(mut self, hint: impl fmt::Display) -> Self {
+        self.hint = Some(hint.to_string());
+        self
+    }
+
+    /// Long diagnostics, shown only under `--verbose`.
+    pub fn detail(mut self, detail: impl fmt::Display) -> Self {
+        self.detail = Some(detail.to_string());
+        self
+    }
+
+    /// The long diagnostics, if any.
+    pub fn verbose(&self) -> Option<&str> {
+        self.detail.as_deref()
+    }
+
+    /// An input/output error on a path that is read: 66 when it is missing or unreadable.
+    pub fn reading(path: &std::path::Path, error: &std::io::Error) -> Self {
+        Self::new(Exit::Missing, format!("cannot read `{}`: {}", printable(&path.to_string_lossy()), reason(error)))
+    }
+
+    /// An input/output error on a path that is written: 74.
+    pub fn writing(path: &std::path::Path, error: &std::io::Error) -> Self {
+        Self::new(Exit::Write, format!("cannot write `{}`: {}", printable(&path.to_string_lossy()), reason(error)))
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", printable(&self.what))?;
+        match (&self.found, &self.expected) {
+            (Some(found), Some(expected)) => write!(f, ": found {}, expected {}", printable(found), printable(expected))?,
+            (Some(found), None) => write!(f, ": found {}", printable(found))?,
+            (None, Some(expected)) => write!(f, ": expected {}", printable(expected))?,
+            (None, None) => {}
+        }
+        self.hint.iter().try_for_each(|hint| write!(f, "; hint: {}", printable(hint)))
+    }
+}
+
+impl std::error::Error for Fault {}
+
+/// The system's words for an error, without Rust's `(os error N)`.
+fn reason(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or(&text).to_lowercase()
+}
+
+/// The text with control characters escaped, so that a name from outside cannot break or forge a line.
+pub fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_is_one_line_with_found_expected_and_hint() {
+        let fault = Fault::new(Exit::Data, "`a\nb`: not a shard").found("magic 7").expected("20240520").hint("run it again");
+        assert_eq!(fault.to_string(), "`a\\nb`: not a shard: found magic 7, expected 20240520; hint: run it again");
+    }
+}

@@ -1,0 +1,2 @@
+//! The host of Gauntlet.
+pub mod error;
