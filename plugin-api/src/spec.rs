@@ -63,7 +63,16 @@ impl ParamSpec {
             (_, [out, inputs @ ..]) if !inputs.is_empty() => (*out, inputs.iter().product()),
             _ => (shape.iter().product(), 1),
         };
-        Self { name: name.into(), shape: shape.to_vec(), role, layer_idx: None, fan_in, fan_out, sub_blocks: None, uses: 1 }
+        Self {
+            name: name.into(),
+            shape: shape.to_vec(),
+            role,
+            layer_idx: None,
+            fan_in,
+            fan_out,
+            sub_blocks: None,
+            uses: 1,
+        }
     }
 
     /// The same parameter inside transformer block `layer_idx`.
