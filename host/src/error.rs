@@ -1,6 +1,6 @@
 //! The one error type of the host: a line that says what, found, expected and a hint, and the exit code it ends with.
 //!
-//! Like [`crate::events`], this module uses no other and may be used by all.
+//! Like `events`, this module uses no other and may be used by all.
 
 use std::fmt;
 
@@ -37,6 +37,11 @@ pub enum Exit {
 pub struct Fault {
     /// The exit code that a command ends with when this error reaches `main`.
     pub exit: Exit,
+    parts: Box<Parts>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Parts {
     what: String,
     found: Option<String>,
     expected: Option<String>,
@@ -50,36 +55,36 @@ pub type Result<T, E = Fault> = std::result::Result<T, E>;
 impl Fault {
     /// An error with its exit code and subject, for example ``"`runs/a/shard.bin`: not a token shard"``.
     pub fn new(exit: Exit, what: impl Into<String>) -> Self {
-        Self { exit, what: what.into(), found: None, expected: None, hint: None, detail: None }
+        Self { exit, parts: Box::new(Parts { what: what.into(), ..Parts::default() }) }
     }
 
     /// What was there instead.
     pub fn found(mut self, found: impl fmt::Display) -> Self {
-        self.found = Some(found.to_string());
+        self.parts.found = Some(found.to_string());
         self
     }
 
     /// What should have been there.
     pub fn expected(mut self, expected: impl fmt::Display) -> Self {
-        self.expected = Some(expected.to_string());
+        self.parts.expected = Some(expected.to_string());
         self
     }
 
     /// One command or edit that helps.
     pub fn hint(mut self, hint: impl fmt::Display) -> Self {
-        self.hint = Some(hint.to_string());
+        self.parts.hint = Some(hint.to_string());
         self
     }
 
     /// Long diagnostics, shown only under `--verbose`.
     pub fn detail(mut self, detail: impl fmt::Display) -> Self {
-        self.detail = Some(detail.to_string());
+        self.parts.detail = Some(detail.to_string());
         self
     }
 
     /// The long diagnostics, if any.
     pub fn verbose(&self) -> Option<&str> {
-        self.detail.as_deref()
+        self.parts.detail.as_deref()
     }
 
     /// An input/output error on a path that is read: 66 when it is missing or unreadable.
@@ -95,14 +100,17 @@ impl Fault {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", printable(&self.what))?;
-        match (&self.found, &self.expected) {
-            (Some(found), Some(expected)) => write!(f, ": found {}, expected {}", printable(found), printable(expected))?,
+        let Parts { what, found, expected, hint, detail: _ } = &*self.parts;
+        write!(f, "{}", printable(what))?;
+        match (found, expected) {
+            (Some(found), Some(expected)) => {
+                write!(f, ": found {}, expected {}", printable(found), printable(expected))?
+            }
             (Some(found), None) => write!(f, ": found {}", printable(found))?,
             (None, Some(expected)) => write!(f, ": expected {}", printable(expected))?,
             (None, None) => {}
         }
-        self.hint.iter().try_for_each(|hint| write!(f, "; hint: {}", printable(hint)))
+        hint.iter().try_for_each(|hint| write!(f, "; hint: {}", printable(hint)))
     }
 }
 
@@ -125,7 +133,8 @@ mod tests {
 
     #[test]
     fn a_fault_is_one_line_with_found_expected_and_hint() {
-        let fault = Fault::new(Exit::Data, "`a\nb`: not a shard").found("magic 7").expected("20240520").hint("run it again");
+        let fault =
+            Fault::new(Exit::Data, "`a\nb`: not a shard").found("magic 7").expected("20240520").hint("run it again");
         assert_eq!(fault.to_string(), "`a\\nb`: not a shard: found magic 7, expected 20240520; hint: run it again");
     }
 }

@@ -1,2 +1,18 @@
-//! The host of Gauntlet.
+//! The host of Gauntlet: it runs the model, answers an optimizer's questions about curvature, and keeps the run.
+//!
+//! Data flows one way: config, data, model, curvature, plugin, trainer, events, sinks. A module uses only modules to
+//! its left; `error`, `durable` and `events` may be used by all; `run` alone knows all of them, and `commands` is the
+//! command line in front of it.
+
+pub mod commands;
+pub mod config;
+pub mod curvature;
+pub mod data;
+pub mod durable;
 pub mod error;
+pub mod events;
+pub mod model;
+pub mod plugin;
+pub mod run;
+pub mod sinks;
+pub mod trainer;

@@ -1,2 +1,7 @@
-//! Skeleton.
-fn main() {}
+//! The command `gauntlet`: run, print what went wrong, exit code.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    gauntlet::commands::main()
+}

@@ -5,6 +5,7 @@ use crate::params::Params;
 use crate::spec::{ParamSpec, Role};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// Parameters chosen by role or by exact name, and what they get instead of the general settings.
 ///
@@ -33,7 +34,12 @@ impl<T> Group<T> {
     }
 }
 
-/// The group of each parameter: the first that holds it, or `None`.
+/// The group of a parameter: the first that holds it, or `None` for the general settings.
+pub fn find<T>(groups: &[Group<T>], spec: &ParamSpec) -> Option<usize> {
+    groups.iter().position(|group| group.holds(spec))
+}
+
+/// Checks groups against the parameters, and gives those that hold any, `None` first.
 ///
 /// # Errors
 ///
@@ -48,5 +54,6 @@ pub fn resolve<T>(groups: &[Group<T>], params: &Params) -> Result<Vec<Option<usi
             return Err(Error::config(format!("groups[{i}]"), "holds no parameter"));
         }
     }
-    Ok(specs.iter().map(|spec| groups.iter().position(|group| group.holds(spec))).collect())
+    let present: BTreeSet<_> = specs.iter().map(|spec| find(groups, spec)).collect();
+    Ok(present.into_iter().collect())
 }

@@ -1,2 +1,68 @@
-//! Build automation.
-fn main() {}
+//! `cargo xtask`: the set-up of libtorch, the quickstart and the whole check, none of which needs libtorch to start.
+//!
+//! Everything that is downloaded comes through the user's own pip, pinned by sha256 ([`pins`]), and becomes a folder of
+//! the per-user cache that is there whole or not at all ([`bundle`]).
+
+mod bundle;
+mod cache;
+mod cargo;
+mod corpus;
+mod libtorch;
+mod pins;
+mod platform;
+mod process;
+mod quickstart;
+mod setup;
+mod size;
+mod suite;
+mod unpack;
+mod wheel;
+
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Set-up, quickstart and checks of this workspace.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make libtorch available to every build of this checkout
+    Setup(Device),
+    /// Set up, build, prepare the quickstart corpus, train on it and print a sample
+    Quickstart(quickstart::Options),
+    /// Set up, then run every check: format, clippy, the whole test suite
+    Test,
+}
+
+#[derive(Args)]
+struct Device {
+    /// Use libtorch with CUDA, a download of several GB
+    #[arg(long)]
+    cuda: bool,
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(process::exit_code(&error))
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Setup(device) => {
+            setup::run(if device.cuda { libtorch::Edition::Cuda } else { libtorch::Edition::Cpu })
+        }
+        Command::Quickstart(options) => quickstart::run(&options),
+        Command::Test => suite::run(),
+    }
+}

@@ -1,1 +1,80 @@
-//! Skeleton.
+//! The few calls of libtorch that tch does not bind, behind safe functions.
+//!
+//! All C++ of the host and the `unsafe` that reaches it live in this crate: `src/shim.cpp` catches every exception
+//! and hands it back as text, `src/ffi.rs` declares it, and the other modules are ordinary Rust.
+
+mod ffi;
+mod forward;
+
+pub use forward::ForwardLevel;
+
+/// An error of libtorch, in its own words without the C++ backtrace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShimError(String);
+
+impl ShimError {
+    fn new(text: String) -> Self {
+        Self(text.split("\nException raised from").next().unwrap_or_default().trim().to_owned())
+    }
+}
+
+impl std::fmt::Display for ShimError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ShimError {}
+
+impl From<tch::TchError> for ShimError {
+    fn from(error: tch::TchError) -> Self {
+        match error {
+            tch::TchError::Torch(text) => Self::new(text),
+            other => Self::new(other.to_string()),
+        }
+    }
+}
+
+/// The version of libtorch that this program was built against, for example `2.13.0`.
+pub fn libtorch_version() -> &'static str {
+    ffi::libtorch_version()
+}
+
+/// Makes operations without a deterministic implementation an error instead of a source of small differences.
+///
+/// Process-wide; on the CPU every operation of the model is deterministic anyway.
+///
+/// # Errors
+/// When libtorch refuses.
+pub fn set_deterministic_algorithms(enabled: bool) -> Result<(), ShimError> {
+    ffi::set_deterministic_algorithms(enabled)
+}
+
+/// Whether [`set_deterministic_algorithms`] is on.
+pub fn deterministic_algorithms() -> bool {
+    ffi::deterministic_algorithms()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_is_the_one_that_tch_is_written_for() {
+        assert!(libtorch_version().starts_with("2.13."), "{}", libtorch_version());
+    }
+
+    #[test]
+    fn determinism_can_be_switched_on_and_off() {
+        set_deterministic_algorithms(true).unwrap();
+        assert!(deterministic_algorithms());
+        set_deterministic_algorithms(false).unwrap();
+        assert!(!deterministic_algorithms());
+    }
+
+    #[test]
+    fn an_exception_of_libtorch_becomes_an_error() {
+        let error = ffi::exit_forward_level(7).unwrap_err();
+        assert!(!error.to_string().is_empty() && !error.to_string().contains("Exception raised"), "{error}");
+    }
+}

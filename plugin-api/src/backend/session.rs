@@ -31,6 +31,7 @@ pub struct State<B: Backend> {
     batches: Store<Position>,
     linearizations: Store<Anchored<B::Linearization>>,
     params: Vec<RawTensor>,
+    params_written: bool,
     specs: Vec<Arc<ParamSpec>>,
     specs_json: String,
 }
@@ -56,6 +57,12 @@ pub enum FusedList<'a, T> {
     Read(Vec<&'a T>),
 }
 
+impl<B: Backend> std::fmt::Debug for Session<B> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Session")
+    }
+}
+
 impl<B: Backend> Session<B> {
     /// A session that lives until the process ends.
     ///
@@ -69,6 +76,7 @@ impl<B: Backend> Session<B> {
             batches: Store::new("batch"),
             linearizations: Store::new("linearization"),
             params: vec![],
+            params_written: false,
             specs_json: specs_json(&params.specs)?,
             specs: params.specs,
         };
@@ -104,7 +112,7 @@ impl<B: Backend> State<B> {
     }
 
     /// The backend and the run's parameters, together.
-    pub fn split(&mut self) -> (&mut B, Vec<&B::Tensor>) {
+    pub fn backend_and_params(&mut self) -> (&mut B, Vec<&B::Tensor>) {
         let params = self.params.iter().filter_map(|raw| self.tensors.get(raw.0).ok()?.tensor.as_ref()).collect();
         (&mut self.backend, params)
     }
@@ -131,6 +139,11 @@ impl<B: Backend> State<B> {
     /// A new handle; `of_plugin` ones are the plugin's to free, and counted.
     pub fn insert(&mut self, tensor: B::Tensor, of_plugin: bool) -> RawTensor {
         RawTensor(self.tensors.insert(Slot { tensor: Some(tensor), of_plugin, anchors: 0 }))
+    }
+
+    /// Whether a plugin wrote to the run's parameters since this was last asked.
+    pub fn take_params_written(&mut self) -> bool {
+        std::mem::take(&mut self.params_written)
     }
 
     /// Tensors that plugins hold.
@@ -242,6 +255,7 @@ impl<B: Backend> State<B> {
     /// Takes a tensor out of its slot to write to it.
     fn take(&mut self, raw: RawTensor, what: &str) -> Result<B::Tensor> {
         let slot = self.tensors.get_mut(raw.0)?;
+        self.params_written |= !slot.of_plugin;
         if slot.anchors > 0 {
             return Err(Error::new(ErrorCode::ANCHORED, what, "a linearization is anchored on the target"));
         }

@@ -1,0 +1,108 @@
+//! The command line: what was typed, one file a command, and how errors end.
+
+mod data;
+mod eval;
+mod generate;
+mod loaded;
+mod new;
+mod plugins;
+mod train;
+
+use crate::error::{Exit, Fault};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use std::process::ExitCode;
+use std::sync::OnceLock;
+
+/// Errors of a command: at least one.
+type Faults = Vec<Fault>;
+
+/// Train transformer language models with optimizers that are plugins.
+#[derive(Debug, Parser)]
+#[command(name = "gauntlet", arg_required_else_help = true)]
+struct Cli {
+    /// Show the long diagnostics of an error.
+    #[arg(long, global = true)]
+    verbose: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Train a model.
+    Train(train::Args),
+    /// Validation loss of a checkpoint.
+    Eval(eval::Args),
+    /// Text from a checkpoint.
+    Generate(generate::Args),
+    /// Make and check token shards.
+    #[command(subcommand)]
+    Data(data::Command),
+    /// Look at optimizer plugins, or begin a new one.
+    #[command(subcommand)]
+    Plugins(plugins::Command),
+}
+
+/// Runs the program; everything that goes wrong is one line on standard error and an exit code.
+pub fn main() -> ExitCode {
+    let (cli, version) = (Cli::command(), version());
+    let parsed = cli.version(version).get_matches();
+    let cli = Cli::from_arg_matches(&parsed).unwrap_or_else(|error| error.exit());
+    install_panic_hook();
+    let outcome = std::panic::catch_unwind(|| run(cli.command));
+    match outcome.unwrap_or_else(|_| Err(vec![bug()])) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(faults) => {
+            faults.iter().for_each(|fault| report(fault, cli.verbose));
+            ExitCode::from(faults.first().map_or(Exit::Internal, |fault| fault.exit) as u8)
+        }
+    }
+}
+
+fn run(command: Command) -> Result<(), Faults> {
+    let one = |fault| vec![fault];
+    match command {
+        Command::Train(args) => train::run(&args),
+        Command::Eval(args) => eval::run(&args).map_err(one),
+        Command::Generate(args) => generate::run(&args).map_err(one),
+        Command::Data(command) => data::run(command),
+        Command::Plugins(command) => plugins::run(command).map_err(one),
+    }
+}
+
+fn report(fault: &Fault, verbose: bool) {
+    eprintln!("error: {fault}");
+    if let (true, Some(detail)) = (verbose, fault.verbose()) {
+        eprintln!("{detail}");
+    }
+}
+
+/// Program, commit, plugin interface and libtorch.
+fn version() -> &'static str {
+    static TEXT: OnceLock<String> = OnceLock::new();
+    TEXT.get_or_init(|| {
+        format!(
+            "{} (commit {}, plugin ABI {}, libtorch {})",
+            env!("CARGO_PKG_VERSION"),
+            env!("GAUNTLET_COMMIT"),
+            gauntlet_plugin_abi::VERSION,
+            gauntlet_torch_ext::libtorch_version()
+        )
+    })
+}
+
+static PANIC: OnceLock<String> = OnceLock::new();
+
+/// Keeps what a panic said for the one line that a user sees.
+fn install_panic_hook() {
+    std::panic::set_hook(Box::new(|info| {
+        let text = info.payload_as_str().unwrap_or("a value that is not text");
+        let place = info.location().map(|at| format!(" at {}:{}", at.file(), at.line())).unwrap_or_default();
+        let _ = PANIC.set(format!("{}{place}", text.lines().next().unwrap_or_default()));
+    }));
+}
+
+fn bug() -> Fault {
+    let what = PANIC.get().map_or("no message", String::as_str);
+    Fault::new(Exit::Internal, format!("a bug in gauntlet: {what}")).hint("please report it with the command you ran")
+}

@@ -1,0 +1,129 @@
+//! A transformer on token data. Batches are cut into micro-batches here, and nowhere else are their losses and
+//! gradients summed.
+
+use super::problem::Problem;
+use crate::data::{Dataset, Stream};
+use crate::error::{Exit, Fault, Result};
+use crate::model::{Attention, ModelConfig, Transformer, num_params};
+use gauntlet_plugin_api::{Position, Purpose};
+use std::sync::Arc;
+use tch::Tensor;
+
+/// Bytes of activations that a micro-batch may take where its size is chosen automatically.
+const ACTIVATION_BUDGET: usize = 2 << 30;
+
+/// A language model with its training data.
+#[derive(Debug)]
+pub struct LanguageModel {
+    model: Arc<Transformer>,
+    data: Arc<Dataset>,
+    micro_batch: usize,
+}
+
+impl LanguageModel {
+    /// A model on a data set; `micro_batch` sequences are computed at once, 0 to choose by memory.
+    pub fn new(model: Arc<Transformer>, data: Arc<Dataset>, micro_batch: usize) -> Self {
+        let micro_batch = match micro_batch {
+            0 => automatic_micro_batch(model.config(), data.seq_len()),
+            chosen => chosen,
+        };
+        Self { model, data, micro_batch }
+    }
+
+    /// Sequences computed at once.
+    pub fn micro_batch(&self) -> usize {
+        self.micro_batch
+    }
+
+    /// Runs `body` on the tokens `[m, T + 1]` of each micro-batch of a batch, in order.
+    fn for_each_micro_batch(&self, batch: &Position, mut body: impl FnMut(&Tensor) -> Result<()>) -> Result<()> {
+        for part in &batch.parts {
+            let stream = stream(part.purpose)?;
+            for first in (part.first..part.first + part.count).step_by(self.micro_batch) {
+                let count = self.micro_batch.min((part.first + part.count - first) as usize);
+                let tokens = Tensor::from_slice(&self.data.read(stream, first, count)?)
+                    .view([count as i64, self.data.seq_len() as i64 + 1])
+                    .to_device(self.model.device());
+                body(&tokens)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Problem for LanguageModel {
+    fn seq_len(&self) -> usize {
+        self.data.seq_len()
+    }
+
+    fn vocab_size(&self) -> usize {
+        self.model.config().vocab_size
+    }
+
+    fn forward_flops(&self, sequences: u64) -> f64 {
+        let (config, seq_len) = (self.model.config(), self.data.seq_len() as f64);
+        let embedding = if config.tied_head { 0 } else { config.vocab_size * config.width };
+        let per_token = 2.0 * (num_params(config) - embedding) as f64;
+        let attention = 4.0 * seq_len * (config.width * config.num_layers) as f64;
+        sequences as f64 * seq_len * (per_token + attention)
+    }
+
+    fn losses(&self, params: &[&Tensor], batch: &Position) -> Result<Vec<f64>> {
+        let params = detached(params);
+        let mut losses = Vec::with_capacity(batch.sequences as usize);
+        self.for_each_micro_batch(batch, |tokens| {
+            let each = tch::no_grad(|| self.model.losses(&params, tokens, Attention::Fused));
+            losses.extend(Vec::<f64>::try_from(&each).map_err(|error| internal(&error))?);
+            Ok(())
+        })?;
+        Ok(losses)
+    }
+
+    fn loss_and_gradient(&self, params: &[&Tensor], batch: &Position) -> Result<(f64, Vec<Tensor>)> {
+        let leaves: Vec<Tensor> = detached(params).iter().map(|param| param.set_requires_grad(true)).collect();
+        let (mut loss, mut gradient) = (0.0, Vec::new());
+        self.for_each_micro_batch(batch, |tokens| {
+            let share = self.model.loss_sum(&leaves, tokens, Attention::Fused) / batch.tokens as f64;
+            let part = Tensor::f_run_backward(&[&share], &leaves, false, false).map_err(|error| internal(&error))?;
+            loss += share.double_value(&[]);
+            add_to(&mut gradient, part);
+            Ok(())
+        })?;
+        Ok((loss, gradient))
+    }
+}
+
+/// Aliases that share storage with the parameters but belong to no autograd graph.
+fn detached(params: &[&Tensor]) -> Vec<Tensor> {
+    params.iter().map(|param| param.detach()).collect()
+}
+
+/// The sum over micro-batches, and later over ranks.
+fn add_to(sum: &mut Vec<Tensor>, part: Vec<Tensor>) {
+    if sum.is_empty() {
+        *sum = part;
+        return;
+    }
+    tch::no_grad(|| sum.iter_mut().zip(&part).for_each(|(sum, part)| drop(sum.g_add_(part))));
+}
+
+fn stream(purpose: u32) -> Result<Stream> {
+    match Purpose(purpose) {
+        Purpose::STEP => Ok(Stream::Main),
+        Purpose::LINE_SEARCH => Ok(Stream::LineSearch),
+        other => Err(Fault::new(Exit::Data, "purpose of a batch").found(other.name()).expected("step or line_search")),
+    }
+}
+
+fn internal(error: &tch::TchError) -> Fault {
+    let text = error.to_string();
+    Fault::new(Exit::Internal, format!("libtorch: {}", text.lines().next().unwrap_or_default())).detail(text)
+}
+
+/// Sequences whose activations fit the budget: per token about 34 values of width in a block (attention, MLP, norms)
+/// and three rows of logits.
+fn automatic_micro_batch(config: &ModelConfig, seq_len: usize) -> usize {
+    let block = 16 * config.width + 4 * config.mlp_width;
+    let per_token = 4 * (config.num_layers * block + 3 * config.vocab_size);
+    (ACTIVATION_BUDGET / (per_token * seq_len)).max(1)
+}

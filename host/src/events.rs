@@ -1,0 +1,140 @@
+//! What happens in a run, as plain values. The trainer emits them and knows no listener.
+//!
+//! This module uses no other and may be used by all. `events.jsonl`, one event a line, is the record of a run.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// One event.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// The run starts.
+    Started(Started),
+    /// A step is finished.
+    Step(Step),
+    /// A validation loss.
+    Evaluated(Evaluated),
+    /// A step was undone and its batch passed over.
+    Skipped {
+        /// Finished steps before it.
+        step: u64,
+        /// Why.
+        reason: String,
+        /// First sequence of the step's batch.
+        first_sequence: u64,
+        /// Sequences drawn for it.
+        sequences: u64,
+    },
+    /// A line of the plugin or of the host.
+    Log {
+        /// `error`, `warn`, `info` or `debug`.
+        level: String,
+        /// The line.
+        message: String,
+    },
+    /// A checkpoint is committed.
+    Checkpoint {
+        /// Its step.
+        step: u64,
+        /// Its folder.
+        path: String,
+        /// Bytes of its files.
+        bytes: u64,
+        /// Seconds that writing took.
+        seconds: f64,
+    },
+    /// The run ends.
+    Finished(Finished),
+}
+
+/// What a run is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Started {
+    /// Version of the program.
+    pub version: String,
+    /// Version of libtorch.
+    pub libtorch: String,
+    /// Device of the parameters.
+    pub device: String,
+    /// Threads.
+    pub threads: usize,
+    /// Seed of all randomness.
+    pub seed: u64,
+    /// Name of the plugin.
+    pub plugin: String,
+    /// SHA-256 of the plugin's file.
+    pub plugin_sha256: String,
+    /// Elements of all parameters.
+    pub num_params: u64,
+    /// Bytes of state that the plugin declares.
+    pub state_bytes: u64,
+    /// Predicted tokens of one step.
+    pub tokens_per_step: u64,
+    /// Sequences computed at once.
+    pub micro_batch_size: usize,
+    /// Fingerprint of the training data.
+    pub data: String,
+    /// Steps of the run, where it has a number.
+    pub max_steps: Option<u64>,
+}
+
+/// A finished step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Step {
+    /// Finished steps, this one included.
+    pub step: u64,
+    /// Training loss in nats a token, before the update; absent where the plugin gave none.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub loss: Option<f64>,
+    /// The schedule's multiplier.
+    pub schedule: f64,
+    /// Tokens drawn for steps so far.
+    pub tokens: u64,
+    /// Tokens drawn for line searches so far.
+    pub line_search_tokens: u64,
+    /// Floating-point operations of all calls so far.
+    pub flops: f64,
+    /// Floating-point operations so far in units of one gradient of the global batch.
+    pub gradient_equivalents: f64,
+    /// Wall time of the step.
+    pub seconds: f64,
+    /// Why the plugin rejected the step's update, if it did.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub rejected: Option<String>,
+    /// Metrics of the plugin. Values that JSON cannot hold are absent.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub metrics: BTreeMap<String, f64>,
+}
+
+/// A validation loss.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Evaluated {
+    /// Finished steps.
+    pub step: u64,
+    /// Mean loss in nats a token.
+    pub loss: f64,
+    /// Tokens of the validation batches.
+    pub tokens: u64,
+    /// `params`, `ema` or `plugin`: what it was evaluated at.
+    pub at: String,
+    /// Wall time.
+    pub seconds: f64,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Finished {
+    /// Finished steps.
+    pub step: u64,
+    /// `max_steps`, `max_tokens`, `target_loss` or `error`.
+    pub reason: String,
+    /// The error's line.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub error: Option<String>,
+    /// Last validation loss.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub validation_loss: Option<f64>,
+    /// Wall time of the run.
+    pub seconds: f64,
+}

@@ -1,0 +1,11 @@
+//! Optimizer plugins: found, checked, loaded, and made into optimizers.
+
+pub mod elf;
+pub mod file;
+pub mod image;
+mod load;
+mod optimizer;
+
+pub use file::SearchPath;
+pub use load::Plugin;
+pub use optimizer::{PluginOptimizer, state_bytes};

@@ -1,0 +1,243 @@
+//! The training loop: one step after another until the run's end, with evaluation and the policy for failed steps.
+//!
+//! The trainer emits events and knows no listener. Its caller drives it step by step and decides what to save.
+
+mod evaluate;
+mod schedule;
+mod transaction;
+
+pub use evaluate::Evaluator;
+pub use schedule::multiplier;
+pub use transaction::{Policy, Snapshot};
+
+use crate::curvature::TorchSession;
+use crate::error::Result;
+use crate::events::{Evaluated, Event, Step};
+use crate::plugin::PluginOptimizer;
+use gauntlet_plugin_abi::{LogLevel, Purpose};
+use gauntlet_plugin_api::backend::{Outcome, StepResult};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+use tch::Tensor;
+use transaction::Transactions;
+
+/// Where a run ends. At least one is set.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Ends {
+    /// After this many steps.
+    pub max_steps: Option<u64>,
+    /// When this many tokens were drawn for steps.
+    pub max_tokens: Option<u64>,
+    /// When the validation loss, in nats a token, is at most this.
+    pub target_loss: Option<f64>,
+}
+
+/// Why a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// `train.max_steps` is reached.
+    MaxSteps,
+    /// `train.max_tokens` is reached.
+    MaxTokens,
+    /// `train.target_loss` is reached.
+    TargetLoss,
+}
+
+impl End {
+    /// The name that events use.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::MaxSteps => "max_steps",
+            Self::MaxTokens => "max_tokens",
+            Self::TargetLoss => "target_loss",
+        }
+    }
+}
+
+/// What a trainer needs beside its optimizer.
+pub struct Options {
+    /// Where the run ends.
+    pub ends: Ends,
+    /// What a failed step does.
+    pub policy: Policy,
+    /// Steps between evaluations; 0 for none before the end.
+    pub eval_every: u64,
+    /// Validation, if there are data for it.
+    pub evaluator: Option<Evaluator>,
+    /// The schedule's multiplier at a fractional step, for the record.
+    pub schedule: Box<dyn Fn(f64) -> f64>,
+    /// Metrics that the plugin declares.
+    pub metrics: BTreeSet<String>,
+}
+
+/// Metrics of every run, which no plugin has to declare.
+const WELL_KNOWN_METRICS: [&str; 1] = ["gradient_norm"];
+
+/// A run in progress.
+pub struct Trainer {
+    optimizer: PluginOptimizer,
+    session: &'static TorchSession,
+    options: Options,
+    transactions: Transactions,
+    step: u64,
+    validation_loss: Option<f64>,
+    evaluated_at: Option<u64>,
+    undeclared: BTreeSet<String>,
+}
+
+impl Trainer {
+    /// A run at its start.
+    pub fn new(optimizer: PluginOptimizer, options: Options) -> Self {
+        let session = optimizer.session();
+        let transactions = Transactions::new(options.policy);
+        let (validation_loss, evaluated_at, undeclared) = (None, None, BTreeSet::new());
+        Self { optimizer, session, options, transactions, step: 0, validation_loss, evaluated_at, undeclared }
+    }
+
+    /// Finished steps.
+    pub fn step(&self) -> u64 {
+        self.step
+    }
+
+    /// The last validation loss.
+    pub fn validation_loss(&self) -> Option<f64> {
+        self.validation_loss
+    }
+
+    /// The optimizer, to save its state.
+    pub fn optimizer(&self) -> &PluginOptimizer {
+        &self.optimizer
+    }
+
+    /// Runs one step, and an evaluation when one is due. `Some` when the run has reached its end.
+    ///
+    /// # Errors
+    ///
+    /// A failed step beyond the policy; its values are neither evaluated nor to be saved.
+    pub fn advance(&mut self, emit: &mut dyn FnMut(Event)) -> Result<Option<End>> {
+        if let Some(end) = self.end() {
+            return Ok(Some(end));
+        }
+        let started = Instant::now();
+        let result = self.transactions.step(&mut self.optimizer, self.step, emit)?;
+        self.step += 1;
+        update_ema(self.session);
+        self.report(result, started, emit);
+        let every = self.options.eval_every;
+        if every > 0 && self.step.is_multiple_of(every) {
+            self.evaluate(emit)?;
+        }
+        let end = self.end();
+        if end.is_some() && self.evaluated_at != Some(self.step) {
+            self.evaluate(emit)?;
+        }
+        Ok(end)
+    }
+
+    fn end(&self) -> Option<End> {
+        let Ends { max_steps, max_tokens, target_loss } = self.options.ends;
+        let reached = |limit: Option<u64>, value: u64| limit.is_some_and(|limit| value >= limit);
+        let target = target_loss.zip(self.validation_loss).is_some_and(|(target, loss)| loss <= target);
+        if target {
+            Some(End::TargetLoss)
+        } else if reached(max_steps, self.step) {
+            Some(End::MaxSteps)
+        } else if reached(max_tokens, self.tokens(Purpose::STEP)) {
+            Some(End::MaxTokens)
+        } else {
+            None
+        }
+    }
+
+    fn tokens(&self, purpose: Purpose) -> u64 {
+        let state = self.session.lock();
+        state.backend.streams.drawn(purpose) * state.backend.problem().seq_len() as u64
+    }
+
+    fn report(&mut self, result: StepResult, started: Instant, emit: &mut dyn FnMut(Event)) {
+        let (metrics, logs, flops, unit) = {
+            let mut state = self.session.lock();
+            let mut metrics = std::mem::take(&mut state.backend.metrics);
+            metrics.extend(result.metrics);
+            let logs = std::mem::take(&mut state.backend.logs);
+            let flops: f64 = state.backend.calls.values().map(|count| count.flops).sum();
+            (metrics, logs, flops, 3.0 * state.backend.problem().forward_flops(state.backend.facts().batch_size))
+        };
+        logs.into_iter().for_each(|(level, message)| emit(log(level, message)));
+        let metrics = self.declared(metrics, emit);
+        emit(Event::Step(Step {
+            step: self.step,
+            loss: Some(result.loss).filter(|loss| loss.is_finite()),
+            schedule: (self.options.schedule)((self.step - 1) as f64),
+            tokens: self.tokens(Purpose::STEP),
+            line_search_tokens: self.tokens(Purpose::LINE_SEARCH),
+            flops,
+            gradient_equivalents: if unit > 0.0 { flops / unit } else { 0.0 },
+            seconds: started.elapsed().as_secs_f64(),
+            rejected: match result.outcome {
+                Outcome::Rejected(reason) => Some(reason),
+                _ => None,
+            },
+            metrics,
+        }));
+    }
+
+    /// The metrics that may be exported; each undeclared one is named once.
+    fn declared(&mut self, metrics: Vec<(String, f64)>, emit: &mut dyn FnMut(Event)) -> BTreeMap<String, f64> {
+        let mut kept = BTreeMap::new();
+        for (name, value) in metrics {
+            if WELL_KNOWN_METRICS.contains(&name.as_str()) || self.options.metrics.contains(&name) {
+                if value.is_finite() {
+                    kept.insert(name, value);
+                }
+            } else if self.undeclared.insert(name.clone()) {
+                let message =
+                    format!("plugin `{}`: metric `{name}` is not declared, so it is dropped", self.optimizer.name());
+                emit(log(LogLevel::WARN, message));
+            }
+        }
+        kept
+    }
+
+    /// Evaluates at the plugin's own parameters, else at the average, else at the parameters.
+    fn evaluate(&mut self, emit: &mut dyn FnMut(Event)) -> Result<()> {
+        let Some(evaluator) = &self.options.evaluator else { return Ok(()) };
+        let started = Instant::now();
+        let (at, params) = self.evaluation_params()?;
+        let loss = evaluator.loss(&params)?;
+        self.validation_loss = Some(loss);
+        self.evaluated_at = Some(self.step);
+        let (tokens, seconds) = (evaluator.tokens(), started.elapsed().as_secs_f64());
+        emit(Event::Evaluated(Evaluated { step: self.step, loss, tokens, at: at.into(), seconds }));
+        Ok(())
+    }
+
+    /// What the run is judged and used at, and its name: `plugin`, `ema` or `params`.
+    pub fn evaluation_params(&self) -> Result<(&'static str, Vec<Tensor>)> {
+        if let Some(params) = self.optimizer.evaluation_params()? {
+            return Ok(("plugin", params));
+        }
+        let mut state = self.session.lock();
+        let (backend, params) = state.backend_and_params();
+        Ok(match &backend.ema {
+            Some(ema) => ("ema", ema.params().iter().map(Tensor::shallow_clone).collect()),
+            None => ("params", params.into_iter().map(Tensor::shallow_clone).collect()),
+        })
+    }
+}
+
+/// The host's own update of the average, unless the plugin averaged its iterates itself.
+fn update_ema(session: &'static TorchSession) {
+    let mut state = session.lock();
+    let (backend, params) = state.backend_and_params();
+    if let Some(ema) = backend.ema.as_mut()
+        && !ema.take_updated()
+    {
+        ema.update(&params);
+        ema.take_updated();
+    }
+}
+
+fn log(level: LogLevel, message: String) -> Event {
+    Event::Log { level: level.name(), message }
+}

@@ -1,0 +1,212 @@
+//! A step is a transaction over parameters, optimizer state, average, data position and randomness.
+//!
+//! Randomness is keyed by the step, so it needs no saving. With the policy `skip`, a failed step is undone: the run goes
+//! back to its newest snapshot, repeats the good steps since then (they give the same bits again), and passes over the
+//! batch that failed.
+
+use crate::curvature::{Streams, TorchBackend, TorchSession};
+use crate::error::{Exit, Fault, Result};
+use crate::events::Event;
+use crate::plugin::PluginOptimizer;
+use gauntlet_plugin_abi::{ListReduction, Purpose};
+use gauntlet_plugin_api::backend::{Backend, Outcome, SavedState, StepResult};
+use std::collections::VecDeque;
+use tch::Tensor;
+
+/// What a failed step does to the run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Policy {
+    /// The run ends.
+    Stop,
+    /// The step is undone and its batch passed over.
+    Skip {
+        /// Steps between snapshots.
+        snapshot_every: u64,
+        /// Skips allowed within `window` steps.
+        max_skips: u64,
+        /// Steps over which skips are counted.
+        window: u64,
+    },
+}
+
+/// Everything that the next step depends on.
+#[derive(Debug)]
+pub struct Snapshot {
+    step: u64,
+    params: Vec<Tensor>,
+    ema: Option<Vec<Tensor>>,
+    streams: Streams,
+    optimizer: SavedState,
+}
+
+impl Snapshot {
+    fn take(optimizer: &PluginOptimizer, step: u64) -> Result<Self> {
+        let saved = optimizer.save()?;
+        let mut state = optimizer.session().lock();
+        let (backend, params) = state.backend_and_params();
+        let params = tch::no_grad(|| params.into_iter().map(Tensor::copy).collect());
+        let ema = backend.ema.as_ref().map(|ema| ema.snapshot());
+        Ok(Self { step, params, ema, streams: backend.streams.clone(), optimizer: saved })
+    }
+
+    fn restore(&self, optimizer: &mut PluginOptimizer) -> Result<()> {
+        optimizer.load(&self.optimizer)?;
+        let mut state = optimizer.session().lock();
+        tch::no_grad(|| state.replace_params(|index, param| param.copy_(&self.params[index])));
+        state.backend.streams = self.streams.clone();
+        if let (Some(ema), Some(saved)) = (state.backend.ema.as_mut(), &self.ema) {
+            ema.restore(saved);
+        }
+        Ok(())
+    }
+}
+
+/// A batch that was passed over: before which step, and where the data go on.
+#[derive(Debug)]
+struct Skip {
+    step: u64,
+    streams: Streams,
+}
+
+/// Runs steps under a policy.
+#[derive(Debug)]
+pub(super) struct Transactions {
+    policy: Policy,
+    snapshot: Option<Snapshot>,
+    /// Skips since the newest snapshot, to repeat them.
+    since_snapshot: Vec<Skip>,
+    /// Steps of recent skips.
+    recent: VecDeque<u64>,
+}
+
+impl Transactions {
+    pub fn new(policy: Policy) -> Self {
+        Self { policy, snapshot: None, since_snapshot: vec![], recent: VecDeque::new() }
+    }
+
+    /// Runs step number `step` (from 0) to its end, again with other data where the policy says so.
+    pub fn step(
+        &mut self,
+        optimizer: &mut PluginOptimizer,
+        step: u64,
+        emit: &mut dyn FnMut(Event),
+    ) -> Result<StepResult> {
+        let Policy::Skip { snapshot_every, max_skips, window } = self.policy else {
+            return attempt(optimizer, step);
+        };
+        if self.snapshot.as_ref().is_none_or(|snapshot| step >= snapshot.step + snapshot_every) {
+            self.snapshot = Some(Snapshot::take(optimizer, step)?);
+            self.since_snapshot.clear();
+        }
+        loop {
+            let before = streams(optimizer.session());
+            let fault = match attempt(optimizer, step) {
+                Ok(result) => return Ok(result),
+                Err(fault) if !matches!(fault.exit, Exit::Plugin | Exit::NonFinite) => return Err(fault),
+                Err(fault) => fault,
+            };
+            self.allow(step, max_skips, window, &fault)?;
+            let after = passed_over(optimizer.session(), &before);
+            emit(skipped(step, &before, &after, &fault));
+            self.since_snapshot.push(Skip { step, streams: after });
+            self.go_back(optimizer, step)?;
+        }
+    }
+
+    fn allow(&mut self, step: u64, max_skips: u64, window: u64, fault: &Fault) -> Result<()> {
+        while self.recent.front().is_some_and(|earliest| earliest + window <= step) {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(step);
+        if self.recent.len() as u64 <= max_skips {
+            return Ok(());
+        }
+        let what = format!("{fault}; it is one failed step too many");
+        let found = format!("{} skips within {window} steps", self.recent.len());
+        Err(Fault::new(fault.exit, what).found(found).expected(format!("at most {max_skips} (`train.max_skips`)")))
+    }
+
+    /// Restores the newest snapshot and repeats what was good since then, up to the start of `step`.
+    fn go_back(&mut self, optimizer: &mut PluginOptimizer, step: u64) -> Result<()> {
+        let Some(snapshot) = &self.snapshot else { return Ok(()) };
+        snapshot.restore(optimizer)?;
+        for again in snapshot.step..=step {
+            if let Some(skip) = self.since_snapshot.iter().rev().find(|skip| skip.step == again) {
+                optimizer.session().lock().backend.streams = skip.streams.clone();
+            }
+            if again < step {
+                attempt(optimizer, again)?;
+                super::update_ema(optimizer.session());
+            }
+        }
+        discard_reports(&mut optimizer.session().lock().backend);
+        Ok(())
+    }
+}
+
+/// Runs one step to its end and checks what it left.
+fn attempt(optimizer: &mut PluginOptimizer, step: u64) -> Result<StepResult> {
+    let session = optimizer.session();
+    session.lock().take_params_written();
+    let result = loop {
+        let result = optimizer.step(step)?;
+        if result.outcome != Outcome::More {
+            break result;
+        }
+    };
+    let name = optimizer.name();
+    match &result.outcome {
+        Outcome::Rejected(_) if session.lock().take_params_written() => {
+            let what = format!("plugin `{name}`: step {} was rejected, yet wrote to the parameters", step + 1);
+            Err(Fault::new(Exit::Plugin, what).hint("write to them only when the step is accepted"))
+        }
+        Outcome::Rejected(_) => Ok(result),
+        _ if !result.loss.is_finite() => {
+            let what = format!("plugin `{name}`: the loss of step {} is not finite", step + 1);
+            Err(Fault::new(Exit::NonFinite, what).found(result.loss))
+        }
+        _ => check_finite(session, name, step).map(|()| result),
+    }
+}
+
+fn check_finite(session: &'static TorchSession, plugin: &str, step: u64) -> Result<()> {
+    let mut state = session.lock();
+    let specs = state.specs().to_vec();
+    let (backend, params) = state.backend_and_params();
+    let counts = backend.reduce(ListReduction::NON_FINITE, &params, &[]);
+    let counts = counts.map_err(|error| Fault::new(Exit::Internal, error.to_string()))?;
+    match specs.iter().zip(counts).find(|(_, count)| *count > 0.0) {
+        None => Ok(()),
+        Some((spec, count)) => {
+            let what =
+                format!("plugin `{plugin}`: step {} left values in `{}` that are not finite", step + 1, spec.name);
+            Err(Fault::new(Exit::NonFinite, what).found(format!("{count} of {}", spec.numel())))
+        }
+    }
+}
+
+fn streams(session: &'static TorchSession) -> Streams {
+    session.lock().backend.streams.clone()
+}
+
+/// The data position behind a failed step: at least one global batch is passed over.
+fn passed_over(session: &'static TorchSession, before: &Streams) -> Streams {
+    let state = session.lock();
+    let mut after = state.backend.streams.clone();
+    let batch = before.drawn(Purpose::STEP) + state.backend.facts().batch_size;
+    after.set(Purpose::STEP, after.drawn(Purpose::STEP).max(batch));
+    after
+}
+
+fn skipped(step: u64, before: &Streams, after: &Streams, fault: &Fault) -> Event {
+    let first_sequence = before.drawn(Purpose::STEP);
+    let sequences = after.drawn(Purpose::STEP) - first_sequence;
+    Event::Skipped { step, reason: fault.to_string(), first_sequence, sequences }
+}
+
+/// Repeated steps were reported when they first ran.
+fn discard_reports(backend: &mut TorchBackend) {
+    backend.metrics.clear();
+    backend.logs.clear();
+    backend.fault = None;
+}

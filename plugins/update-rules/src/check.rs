@@ -1,0 +1,38 @@
+//! Ranges of configuration values, with the field's names in the message.
+
+use gauntlet_plugin_api::{Error, Result};
+
+/// A finite number > 0.
+pub fn positive(key: &str, value: f64) -> Result<()> {
+    holds(key, value, "> 0", value > 0.0)
+}
+
+/// A finite number >= 0.
+pub fn not_negative(key: &str, value: f64) -> Result<()> {
+    holds(key, value, ">= 0", value >= 0.0)
+}
+
+/// A number in [0, 1): a decay rate.
+pub fn decay_rate(key: &str, value: f64) -> Result<()> {
+    holds(key, value, "in [0, 1)", (0.0..1.0).contains(&value))
+}
+
+fn holds(key: &str, value: f64, range: &str, holds: bool) -> Result<()> {
+    match holds && value.is_finite() {
+        true => Ok(()),
+        false => Err(Error::config(key, format!("must be {range}, got {value}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_out_of_range_names_key_range_and_value() {
+        assert_eq!(positive("lr", -1.0).unwrap_err().to_string(), "lr: must be > 0, got -1");
+        assert_eq!(decay_rate("betas[1]", 1.0).unwrap_err().to_string(), "betas[1]: must be in [0, 1), got 1");
+        assert!(not_negative("eps", f64::NAN).is_err() && positive("lr", f64::INFINITY).is_err());
+        assert!(positive("lr", 1.0).is_ok() && not_negative("eps", 0.0).is_ok() && decay_rate("betas[0]", 0.9).is_ok());
+    }
+}
