@@ -10,7 +10,7 @@ use crate::model::{ModelConfig, Transformer, init_params, num_params, param_spec
 use crate::plugin::{Plugin, PluginOptimizer, SearchPath, file, state_bytes};
 use crate::sinks::checkpoint::{self, Manifest, OptimizerInfo, TensorLists};
 use crate::sinks::{Progress, Record};
-use crate::trainer::{End, Ends, Evaluator, Options, Policy, Trainer, multiplier};
+use crate::trainer::{self, End, Ends, Evaluator, Options, Policy, Trainer, multiplier};
 use gauntlet_plugin_api::backend::{InitialParams, Session};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -97,9 +97,9 @@ impl Run {
 
     fn steps(&mut self, listeners: &mut Listeners) -> Result<End> {
         loop {
-            let end = self.trainer.advance(&mut |event| listeners.hear(&event))?;
+            let progress = self.trainer.advance(&mut |event| listeners.hear(&event))?;
             listeners.check()?;
-            if let Some(end) = end {
+            if let trainer::Progress::End(end) = progress {
                 return Ok(end);
             }
         }

@@ -87,16 +87,14 @@ impl Edition {
         Self::of(&fs::read_link(link_path()).ok()?)
     }
 
-    /// Points this checkout at the edition in the cache. What was built with another edition is built anew.
+    /// Points this checkout at the edition in the cache. What was built with another edition is removed first, since the
+    /// bindings do not notice that the folder behind the link is another one.
     pub fn link(self, cache: &Cache) -> Result<()> {
-        let before = Self::linked();
-        relink(&link_path(), &self.home(cache))?;
-        if before.is_some_and(|edition| edition != self) {
-            // The bindings do not notice that the folder behind the link is another one.
+        if Self::linked().is_some_and(|edition| edition != self) {
             let args = ["clean", "--release", "--package", "torch-sys", "--package", "gauntlet-torch-ext"];
-            process::run(&mut cargo::command(&args), "cargo clean --release --package torch-sys")?;
+            process::run(&mut cargo::command(&args), &format!("cargo {}", args.join(" ")))?;
         }
-        Ok(())
+        relink(&link_path(), &self.home(cache))
     }
 }
 

@@ -72,7 +72,10 @@ pub fn run(options: &Options) -> Result<()> {
     let edition = if options.cuda { Edition::Cuda } else { setup::present_edition() };
     let cache = setup::ensure(edition, &[&SHAKESPEARE])?;
     let binary = cargo::build_workspace("gauntlet")?;
-    let folder = options.out.clone().unwrap_or_else(|| cargo::workspace_root().to_owned());
+    let folder = match &options.out {
+        Some(out) => std::path::absolute(out).context("cannot find the current folder")?,
+        None => cargo::workspace_root().to_owned(),
+    };
     cache::create_folder(&folder)?;
     let host = Host { binary, folder };
     host.prepare(&SHAKESPEARE.path(&cache).join("plays"))?;

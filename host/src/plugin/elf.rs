@@ -15,6 +15,7 @@
 
 use std::path::Path;
 
+use gauntlet_plugin_abi::note;
 use object::LittleEndian;
 use object::elf::{self, FileHeader64};
 use object::read::elf::{FileHeader, NoteIterator, ProgramHeader, SectionHeader};
@@ -22,15 +23,9 @@ use object::read::elf::{FileHeader, NoteIterator, ProgramHeader, SectionHeader};
 use crate::error::{Exit, Fault, Result};
 
 /// The note's ELF name, without its closing NUL.
-pub const NOTE_NAME: &[u8] = b"Gauntlet";
-/// The note's ELF type.
-pub const NOTE_TYPE: u32 = 1;
-/// The section that holds the note.
-pub const NOTE_SECTION: &[u8] = b".note.gauntlet";
-/// The first eight bytes of the note's descriptor.
-pub const NOTE_MAGIC: &[u8; 8] = b"GAUNTLET";
+pub const NOTE_NAME: &[u8] = note::OWNER.split_at(note::OWNER_LEN as usize - 1).0;
 /// The least number of bytes in the note's descriptor; what follows them is ignored.
-pub const DESCRIPTOR_LEN: usize = 88;
+pub const DESCRIPTOR_LEN: usize = size_of::<note::Descriptor>();
 
 const HINT_MADE: &str = "a plugin is a crate with `crate-type = [\"cdylib\"]` that calls `export_optimizer!`";
 const ENDIAN: LittleEndian = LittleEndian;
@@ -75,7 +70,7 @@ impl Note {
 
     /// Reads a note's descriptor; `None` when it is too short or has another magic.
     fn parse(descriptor: &[u8]) -> Option<Self> {
-        let descriptor = descriptor.get(..DESCRIPTOR_LEN)?.strip_prefix(NOTE_MAGIC)?;
+        let descriptor = descriptor.get(..DESCRIPTOR_LEN)?.strip_prefix(&note::MAGIC)?;
         let (words, text) = descriptor.split_at_checked(16)?;
         let mut words = words.chunks_exact(4).map(|word| word.iter().rev().fold(0, |sum, &b| sum << 8 | u32::from(b)));
         let mut next = || words.next();
@@ -234,14 +229,14 @@ fn find_note<'a>(header: &'a Header, bytes: &'a [u8], segments: &'a [Segment]) -
     let in_segments = segments.iter().filter_map(|segment| segment.notes(ENDIAN, bytes).ok().flatten());
     in_segments.chain(section_notes(header, bytes)).find_map(|mut notes| {
         std::iter::from_fn(|| notes.next().ok().flatten())
-            .find(|note| note.name() == NOTE_NAME && note.n_type(ENDIAN).0 == NOTE_TYPE)
+            .find(|note| note.name() == NOTE_NAME && note.n_type(ENDIAN).0 == note::TYPE)
             .map(|note| note.desc())
     })
 }
 
 fn section_notes<'a>(header: &'a Header, bytes: &'a [u8]) -> Option<NoteIterator<'a, Header>> {
     let sections = header.sections(ENDIAN, bytes).ok()?;
-    let (_, section) = sections.section_by_name(ENDIAN, NOTE_SECTION)?;
+    let (_, section) = sections.section_by_name(ENDIAN, note::SECTION.as_bytes())?;
     NoteIterator::new(ENDIAN, section.sh_addralign(ENDIAN), section.data(ENDIAN, bytes).ok()?).ok()
 }
 
@@ -266,7 +261,7 @@ pub(crate) mod fixture {
     /// A note's descriptor.
     pub fn descriptor(abi: (u32, u32, u32), panic_unwind: u32, rustc: &str) -> Vec<u8> {
         let words = [abi.0, abi.1, abi.2, panic_unwind].map(u32::to_le_bytes).concat();
-        let mut bytes = [&NOTE_MAGIC[..], &words, rustc.as_bytes()].concat();
+        let mut bytes = [&&note::MAGIC[..], &words, rustc.as_bytes()].concat();
         bytes.resize(DESCRIPTOR_LEN, 0);
         bytes
     }
@@ -284,7 +279,7 @@ pub(crate) mod fixture {
         /// Header, program headers, note, dynamic table, section names, section headers.
         pub fn build(&self) -> Vec<u8> {
             let note = self.note.as_ref().map(|descriptor| {
-                let head = [9, descriptor.len() as u32, NOTE_TYPE].map(u32::to_le_bytes).concat();
+                let head = [9, descriptor.len() as u32, note::TYPE].map(u32::to_le_bytes).concat();
                 [&head[..], b"Gauntlet\0\0\0\0", descriptor].concat()
             });
             let names = b"\0.note.gauntlet\0.shstrtab\0\0\0\0\0\0\0\0\0";

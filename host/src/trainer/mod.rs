@@ -54,6 +54,17 @@ impl End {
     }
 }
 
+/// How far a call of [`Trainer::advance`] came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// A part of a step; the step goes on with the next call.
+    Part,
+    /// A whole step.
+    Step,
+    /// The run's end.
+    End(End),
+}
+
 /// What a trainer needs beside its optimizer.
 pub struct Options {
     /// Where the run ends.
@@ -81,7 +92,7 @@ pub struct Trainer {
     transactions: Transactions,
     step: u64,
     validation_loss: Option<f64>,
-    evaluated_at: Option<u64>,
+    step_started: Option<Instant>,
     undeclared: BTreeSet<String>,
 }
 
@@ -90,8 +101,8 @@ impl Trainer {
     pub fn new(optimizer: PluginOptimizer, options: Options) -> Self {
         let session = optimizer.session();
         let transactions = Transactions::new(options.policy);
-        let (validation_loss, evaluated_at, undeclared) = (None, None, BTreeSet::new());
-        Self { optimizer, session, options, transactions, step: 0, validation_loss, evaluated_at, undeclared }
+        let (validation_loss, step_started, undeclared) = (None, None, BTreeSet::new());
+        Self { optimizer, session, options, transactions, step: 0, validation_loss, step_started, undeclared }
     }
 
     /// Finished steps.
@@ -109,29 +120,28 @@ impl Trainer {
         &self.optimizer
     }
 
-    /// Runs one step, and an evaluation when one is due. `Some` when the run has reached its end.
+    /// Runs one step, or a part of a long one, and an evaluation when one is due.
     ///
     /// # Errors
     ///
     /// A failed step beyond the policy; its values are neither evaluated nor to be saved.
-    pub fn advance(&mut self, emit: &mut dyn FnMut(Event)) -> Result<Option<End>> {
+    pub fn advance(&mut self, emit: &mut dyn FnMut(Event)) -> Result<Progress> {
         if let Some(end) = self.end() {
-            return Ok(Some(end));
+            return Ok(Progress::End(end));
         }
-        let started = Instant::now();
-        let result = self.transactions.step(&mut self.optimizer, self.step, emit)?;
+        let started = *self.step_started.get_or_insert_with(Instant::now);
+        let Some(result) = self.transactions.advance(&mut self.optimizer, self.step, emit)? else {
+            return Ok(Progress::Part);
+        };
+        self.step_started = None;
         self.step += 1;
         update_ema(self.session);
         self.report(result, started, emit);
-        let every = self.options.eval_every;
-        if every > 0 && self.step.is_multiple_of(every) {
+        let (every, end) = (self.options.eval_every, self.end());
+        if (every > 0 && self.step.is_multiple_of(every)) || end.is_some() {
             self.evaluate(emit)?;
         }
-        let end = self.end();
-        if end.is_some() && self.evaluated_at != Some(self.step) {
-            self.evaluate(emit)?;
-        }
-        Ok(end)
+        Ok(self.end().map_or(Progress::Step, Progress::End))
     }
 
     fn end(&self) -> Option<End> {
@@ -206,7 +216,6 @@ impl Trainer {
         let (at, params) = self.evaluation_params()?;
         let loss = evaluator.loss(&params)?;
         self.validation_loss = Some(loss);
-        self.evaluated_at = Some(self.step);
         let (tokens, seconds) = (evaluator.tokens(), started.elapsed().as_secs_f64());
         emit(Event::Evaluated(Evaluated { step: self.step, loss, tokens, at: at.into(), seconds }));
         Ok(())

@@ -72,6 +72,8 @@ struct Skip {
 #[derive(Debug)]
 pub(super) struct Transactions {
     policy: Policy,
+    /// Where the data stood before the step in progress; `None` between steps.
+    before: Option<Streams>,
     snapshot: Option<Snapshot>,
     /// Skips since the newest snapshot, to repeat them.
     since_snapshot: Vec<Skip>,
@@ -81,36 +83,61 @@ pub(super) struct Transactions {
 
 impl Transactions {
     pub fn new(policy: Policy) -> Self {
-        Self { policy, snapshot: None, since_snapshot: vec![], recent: VecDeque::new() }
+        Self { policy, before: None, snapshot: None, since_snapshot: vec![], recent: VecDeque::new() }
     }
 
-    /// Runs step number `step` (from 0) to its end, again with other data where the policy says so.
-    pub fn step(
+    /// Runs one part of step number `step` (from 0). `None` when the step is to go on with the next call: the plugin
+    /// asked for it, or the step failed, was undone, and is to be tried with other data.
+    pub fn advance(
         &mut self,
         optimizer: &mut PluginOptimizer,
         step: u64,
         emit: &mut dyn FnMut(Event),
-    ) -> Result<StepResult> {
-        let Policy::Skip { snapshot_every, max_skips, window } = self.policy else {
-            return attempt(optimizer, step);
-        };
-        if self.snapshot.as_ref().is_none_or(|snapshot| step >= snapshot.step + snapshot_every) {
+    ) -> Result<Option<StepResult>> {
+        if self.before.is_none() {
+            self.begin(optimizer, step)?;
+        }
+        let outcome = part(optimizer, step);
+        match outcome {
+            Ok(Some(result)) => {
+                self.before = None;
+                Ok(Some(result))
+            }
+            Ok(None) => Ok(None),
+            Err(fault) => self.recover(optimizer, step, fault, emit).map(|()| None),
+        }
+    }
+
+    fn begin(&mut self, optimizer: &PluginOptimizer, step: u64) -> Result<()> {
+        if let Policy::Skip { snapshot_every, .. } = self.policy
+            && self.snapshot.as_ref().is_none_or(|snapshot| step >= snapshot.step + snapshot_every)
+        {
             self.snapshot = Some(Snapshot::take(optimizer, step)?);
             self.since_snapshot.clear();
         }
-        loop {
-            let before = streams(optimizer.session());
-            let fault = match attempt(optimizer, step) {
-                Ok(result) => return Ok(result),
-                Err(fault) if !matches!(fault.exit, Exit::Plugin | Exit::NonFinite) => return Err(fault),
-                Err(fault) => fault,
-            };
-            self.allow(step, max_skips, window, &fault)?;
-            let after = passed_over(optimizer.session(), &before);
-            emit(skipped(step, &before, &after, &fault));
-            self.since_snapshot.push(Skip { step, streams: after });
-            self.go_back(optimizer, step)?;
-        }
+        let mut state = optimizer.session().lock();
+        state.take_params_written();
+        self.before = Some(state.backend.streams.clone());
+        Ok(())
+    }
+
+    /// Undoes the failed step and passes over its batch, where the policy allows it.
+    fn recover(
+        &mut self,
+        optimizer: &mut PluginOptimizer,
+        step: u64,
+        fault: Fault,
+        emit: &mut dyn FnMut(Event),
+    ) -> Result<()> {
+        let (before, skippable) = (self.before.take(), matches!(fault.exit, Exit::Plugin | Exit::NonFinite));
+        let (Policy::Skip { max_skips, window, .. }, Some(before), true) = (self.policy, before, skippable) else {
+            return Err(fault);
+        };
+        self.allow(step, max_skips, window, &fault)?;
+        let after = passed_over(optimizer.session(), &before);
+        emit(skipped(step, &before, &after, &fault));
+        self.since_snapshot.push(Skip { step, streams: after });
+        self.go_back(optimizer, step)
     }
 
     fn allow(&mut self, step: u64, max_skips: u64, window: u64, fault: &Fault) -> Result<()> {
@@ -135,8 +162,7 @@ impl Transactions {
                 optimizer.session().lock().backend.streams = skip.streams.clone();
             }
             if again < step {
-                attempt(optimizer, again)?;
-                super::update_ema(optimizer.session());
+                repeat(optimizer, again)?;
             }
         }
         discard_reports(&mut optimizer.session().lock().backend);
@@ -144,28 +170,31 @@ impl Transactions {
     }
 }
 
-/// Runs one step to its end and checks what it left.
-fn attempt(optimizer: &mut PluginOptimizer, step: u64) -> Result<StepResult> {
+/// Repeats a step that was good before.
+fn repeat(optimizer: &mut PluginOptimizer, step: u64) -> Result<()> {
+    optimizer.session().lock().take_params_written();
+    while part(optimizer, step)?.is_none() {}
+    super::update_ema(optimizer.session());
+    Ok(())
+}
+
+/// Runs one part of a step and, at the step's end, checks what it left. `None` when the step goes on.
+fn part(optimizer: &mut PluginOptimizer, step: u64) -> Result<Option<StepResult>> {
     let session = optimizer.session();
-    session.lock().take_params_written();
-    let result = loop {
-        let result = optimizer.step(step)?;
-        if result.outcome != Outcome::More {
-            break result;
-        }
-    };
+    let result = optimizer.step(step)?;
     let name = optimizer.name();
     match &result.outcome {
+        Outcome::More => Ok(None),
         Outcome::Rejected(_) if session.lock().take_params_written() => {
             let what = format!("plugin `{name}`: step {} was rejected, yet wrote to the parameters", step + 1);
             Err(Fault::new(Exit::Plugin, what).hint("write to them only when the step is accepted"))
         }
-        Outcome::Rejected(_) => Ok(result),
-        _ if !result.loss.is_finite() => {
+        Outcome::Rejected(_) => Ok(Some(result)),
+        Outcome::Finished if !result.loss.is_finite() => {
             let what = format!("plugin `{name}`: the loss of step {} is not finite", step + 1);
             Err(Fault::new(Exit::NonFinite, what).found(result.loss))
         }
-        _ => check_finite(session, name, step).map(|()| result),
+        Outcome::Finished => check_finite(session, name, step).map(|()| Some(result)),
     }
 }
 
@@ -183,10 +212,6 @@ fn check_finite(session: &'static TorchSession, plugin: &str, step: u64) -> Resu
             Err(Fault::new(Exit::NonFinite, what).found(format!("{count} of {}", spec.numel())))
         }
     }
-}
-
-fn streams(session: &'static TorchSession) -> Streams {
-    session.lock().backend.streams.clone()
 }
 
 /// The data position behind a failed step: at least one global batch is passed over.
