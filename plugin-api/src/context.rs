@@ -266,7 +266,7 @@ impl StepReport {
 }
 
 /// The run's parameters as handles that stay the host's.
-fn run_params(link: Link) -> Result<Params> {
+pub(crate) fn run_params(link: Link) -> Result<Params> {
     let specs: Vec<ParamSpec> = serde_json::from_str(&link.text(TextQuery::PARAM_SPECS)?)
         .map_err(|error| Error::new(ErrorCode::HOST, "param_specs", error.to_string()))?;
     let dtype = DType(link.integer_or_fail(IntegerQuery::DTYPE)? as u32);

@@ -1,12 +1,11 @@
 //! Puts an optimizer behind the boundary. `export_optimizer!` is all that an author uses of it.
 
-use crate::context::{Setup, StepContext, StepReport};
+use crate::context::{Setup, StepContext, StepReport, run_params};
 use crate::error::{Error, Result};
 use crate::guard::{guard, guard_raw};
 use crate::host::Link;
 use crate::metadata::Metadata;
 use crate::optimizer::Optimizer;
-use crate::params::Params;
 use crate::state::{StateReader, StateWriter};
 use gauntlet_plugin_abi::expansion::{
     ErasedPrefix, PrefixRef, PrefixRefTrait, RootModuleError, TD_Opaque, WithMetadata,
@@ -147,8 +146,7 @@ impl<O: Optimizer> RawOptimizer for Guarded<O> {
         let link = self.link;
         self.poisoned = false;
         self.guarded(|optimizer| {
-            let like: Params = StepContext::new(link, 0)?.params().select(|_| true).try_clone()?;
-            optimizer.load(&StateReader::new(link, state, like))
+            optimizer.load(&StateReader::new(link, state, run_params(link)?))
         })
     }
 

@@ -23,6 +23,8 @@ pub mod spec;
 mod state;
 mod structure;
 mod tensor;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use batch::{Batch, Part, Position};
 pub use context::{Setup, StepContext, StepReport};

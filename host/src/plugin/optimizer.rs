@@ -110,6 +110,7 @@ pub fn fault_of(plugin: &str, session: &'static TorchSession, error: Error) -> F
     let (exit, at) = match error.code {
         ErrorCode::CONFIG if error.at.is_empty() => (Exit::Usage, "`optimizer.config`: ".into()),
         ErrorCode::CONFIG => (Exit::Usage, format!("`optimizer.config.{}`: ", error.at)),
+        ErrorCode::HOST => return Fault::new(Exit::Internal, format!("{}{}", prefix(&error.at), error.message)),
         ErrorCode::NUMERICAL => (Exit::NonFinite, prefix(&error.at)),
         _ => (Exit::Plugin, prefix(&error.at)),
     };

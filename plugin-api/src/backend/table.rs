@@ -3,7 +3,7 @@
 use super::session::{Session, State};
 use super::{Backend, Product};
 use crate::error::{Error, Result};
-use crate::guard::{guard, guard_raw};
+use crate::guard::guard;
 use gauntlet_plugin_abi::expansion::{WithMetadata, staticref};
 use gauntlet_plugin_abi::*;
 use std::marker::PhantomData;
@@ -54,8 +54,14 @@ impl<B: Backend> Table<B> {
 }
 
 /// Runs `body` on the session behind `ctx`.
+///
+/// A panic here is the host's: it must not be blamed on the plugin, whose own guard would say "panicked" as well.
 fn with<B: Backend, T>(ctx: Ctx, body: impl FnOnce(&mut State<B>) -> Result<T>) -> RT<T> {
-    guard_raw(|| on_session(ctx, body))
+    let outcome = guard(|| on_session(ctx, body)).map_err(|error| match error.code {
+        ErrorCode::PANIC => Error { code: ErrorCode::HOST, message: format!("the host {}", error.message), ..error },
+        _ => error,
+    });
+    outcome.map_err(RawError::from).into()
 }
 
 /// As [`with`], for calls that have no way to report an error (dropping a handle, a log line).

@@ -91,12 +91,12 @@ fn case(problem: &Problem, purpose: u32, sequence: u64, t: u64) -> Case {
         draw,
     };
     let (inputs, outputs) = (problem.inputs(), problem.outputs());
-    let features = match problem.model {
+    let features: Vec<f64> = match problem.model {
         Model::TwoLayer => {
             let word = (stream(&key("data.word", token)).next_u64() % inputs as u64) as usize;
             (0..inputs).map(|i| f64::from(u8::from(i == word))).collect()
         }
-        _ => normal(&key("data.features", token), inputs),
+        _ => normal(&key("data.features", token), inputs).into_iter().map(|x| 0.5 * x).collect(),
     };
     let teacher = normal(&RandomKey { step: 0, ..key("data.teacher", 0) }, outputs * inputs);
     let clean: Vec<f64> = teacher.chunks(inputs.max(1)).map(|row| dot(row, &features)).collect();
@@ -172,7 +172,7 @@ mod tests {
     #[test]
     fn classes_are_drawn_with_their_probabilities() {
         let key = |draw| RandomKey { seed: 1, purpose: 2, step: 3, draw };
-        let mut counts = [0.0; 3];
+        let mut counts = [0.0_f64; 3];
         (0..20_000).for_each(|draw| counts[draw_class(&[0.2, 0.5, 0.3], &mut stream(&key(draw)))] += 1.0 / 20_000.0);
         for (found, expected) in counts.iter().zip([0.2, 0.5, 0.3]) {
             assert!((found - expected).abs() < 0.02, "{counts:?}");

@@ -6,7 +6,10 @@ use super::data::Cursors;
 use super::loss::Fault;
 use super::problem::Problem;
 use crate::backend::{Backend, Evaluation, Instance, Outcome, SavedState, Session, StepResult};
+use crate::context::Setup;
 use crate::error::{Error, Result};
+use crate::guard::guard;
+use crate::host::Link;
 use crate::optimizer::Optimizer;
 use crate::spec::ParamSpec;
 use gauntlet_plugin_abi::{ErrorCode, Purpose};
@@ -77,7 +80,7 @@ impl<O: Optimizer> Harness<O> {
                 _ => return Ok(result),
             }
         }
-        Err(Error::plugin(format!("the step did not end after {MAX_PARTS} calls")))
+        Err(Error::new(ErrorCode::HOST, "step", format!("did not end after {MAX_PARTS} calls")))
     }
 
     /// One call of `step`, which may be a part of a long step.
@@ -115,7 +118,7 @@ impl<O: Optimizer> Harness<O> {
         let mut state = self.instance.session().lock();
         let params = match handles {
             Some(handles) => handles.iter().map(|raw| state.tensor(*raw).cloned()).collect::<Result<Vec<_>>>()?,
-            None => state.split().1.into_iter().cloned().collect(),
+            None => state.backend_and_params().1.into_iter().cloned().collect(),
         };
         let (sequences, seq_len) = (state.backend.problem().sequences, state.backend.problem().seq_len);
         let batch = Cursors::default().draw(Purpose::STEP, sequences, seq_len)?;
@@ -231,6 +234,14 @@ impl<O: Optimizer> Harness<O> {
         self.load(&snapshot.state)
     }
 
+    /// What the optimizer says that it will hold beside the parameters.
+    pub(super) fn declared_state_bytes(&self, config: &serde_json::Value) -> Result<u64> {
+        let config = serde_json::from_value(config.clone());
+        let config: O::Config = config.map_err(|error| Error::config("", error.to_string()))?;
+        let setup = Setup::new(Link(self.instance.session().host()))?;
+        guard(|| Ok(O::state_bytes(&config, setup.params())))
+    }
+
     /// Ends the optimizer; what [`Harness::live`] counts afterwards has leaked.
     pub fn finish(self) -> (u64, u64) {
         let session = self.instance.session();
@@ -239,7 +250,7 @@ impl<O: Optimizer> Harness<O> {
     }
 
     fn arrays(&self) -> Vec<Array> {
-        self.instance.session().lock().split().1.into_iter().cloned().collect()
+        self.instance.session().lock().backend_and_params().1.into_iter().cloned().collect()
     }
 }
 
@@ -257,3 +268,6 @@ fn live(session: &'static Session<PlainBackend>) -> (u64, u64) {
 fn same_bits(a: &[Array], b: &[Array]) -> bool {
     a.iter().map(Array::to_bytes).eq(b.iter().map(Array::to_bytes))
 }
+
+#[cfg(test)]
+mod tests;

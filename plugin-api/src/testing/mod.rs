@@ -73,8 +73,6 @@ mod loss;
 mod ops;
 mod problem;
 mod products;
-#[cfg(test)]
-mod tests;
 
 pub use array::Array;
 pub use backend::PlainBackend;
@@ -82,7 +80,6 @@ pub use conformance::{Report, Verdict, check, conformance};
 pub use harness::{Harness, Snapshot};
 pub use loss::Fault;
 pub use problem::Problem;
-pub use products::Linearization;
 pub use serde_json::json;
 
 pub use crate::backend::{Outcome, SavedEntry, SavedState, SavedTensor, StepResult};

@@ -196,9 +196,9 @@ impl Problem {
         let x: Vec<HyperDual> = features.iter().map(|x| HyperDual::constant(*x)).collect();
         match (params, offsets) {
             ([embedding, norm, hidden, bias, head], [first, second]) => {
-                let a: Vec<HyperDual> = (norm.iter().enumerate())
-                    .map(|(j, g)| *g * (0..x.len()).map(|v| x[v] * embedding[v * WIDTH + j]).fold(ZERO, |a, b| a + b))
-                    .collect();
+                let word = features.iter().position(|x| *x != 0.0).unwrap_or_default();
+                let embedded = &embedding[word * WIDTH..(word + 1) * WIDTH];
+                let a: Vec<HyperDual> = norm.iter().zip(embedded).map(|(g, e)| *g * *e).collect();
                 let h = linear(hidden, &a, first);
                 let h: Vec<HyperDual> = h.iter().zip(*bias).map(|(h, b)| (*h + *b).tanh()).collect();
                 Outputs { logits: linear(head, &h, second), inputs: vec![a, h] }

@@ -230,3 +230,6 @@ fn mean_rows(rows: &Array2<f64>) -> Array1<f64> {
 fn means(values: &[f64], size: usize) -> Vec<f64> {
     values.chunks(size).map(|group| group.iter().sum::<f64>() / group.len() as f64).collect()
 }
+
+#[cfg(test)]
+mod tests;
