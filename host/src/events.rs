@@ -11,6 +11,13 @@ use std::collections::BTreeMap;
 pub enum Event {
     /// The run starts.
     Started(Started),
+    /// The run goes on from a checkpoint. Later events replace those of the steps after it.
+    Resumed {
+        /// Finished steps of the checkpoint.
+        step: u64,
+        /// Its folder; empty where there was none.
+        checkpoint: String,
+    },
     /// A step is finished.
     Step(Step),
     /// A validation loss.
@@ -127,7 +134,7 @@ pub struct Evaluated {
 pub struct Finished {
     /// Finished steps.
     pub step: u64,
-    /// `max_steps`, `max_tokens`, `target_loss` or `error`.
+    /// `max_steps`, `max_tokens`, `target_loss`, `stopped` or `error`.
     pub reason: String,
     /// The error's line.
     #[serde(skip_serializing_if = "Option::is_none", default)]

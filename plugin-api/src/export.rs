@@ -145,9 +145,7 @@ impl<O: Optimizer> RawOptimizer for Guarded<O> {
     fn load(&mut self, state: RawState) -> RT<()> {
         let link = self.link;
         self.poisoned = false;
-        self.guarded(|optimizer| {
-            optimizer.load(&StateReader::new(link, state, run_params(link)?))
-        })
+        self.guarded(|optimizer| optimizer.load(&StateReader::new(link, state, run_params(link)?)))
     }
 
     fn evaluation_params(&self) -> RT<RVec<RawTensor>> {

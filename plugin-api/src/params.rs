@@ -193,8 +193,8 @@ impl Params {
     /// `a <- a + alphas[block] x` for the block of each parameter.
     pub fn axpy_by_block_(&mut self, blocks: &Blocks, alphas: &[f64], x: &Self) -> Result<&mut Self> {
         let alphas = self.by_block(blocks, alphas)?;
-        let pairs = self.tensors.iter_mut().zip(&x.tensors).zip(alphas);
-        pairs.map(|((tensor, x), alpha)| tensor.axpy_(alpha, x).map(drop)).collect::<Result<()>>()?;
+        let mut pairs = self.tensors.iter_mut().zip(&x.tensors).zip(alphas);
+        pairs.try_for_each(|((tensor, x), alpha)| tensor.axpy_(alpha, x).map(drop))?;
         Ok(self)
     }
 
@@ -212,12 +212,12 @@ impl Params {
 impl Params {
     /// Inner product.
     pub fn dot(&self, other: &Self) -> Result<f64> {
-        Ok(self.reduce(ListReduction::DOT, Some(other))?.iter().sum())
+        Ok(total(&self.reduce(ListReduction::DOT, Some(other))?))
     }
 
     /// Euclidean norm.
     pub fn norm(&self) -> Result<f64> {
-        Ok(self.reduce(ListReduction::SQUARED_NORM, None)?.iter().sum::<f64>().sqrt())
+        Ok(total(&self.reduce(ListReduction::SQUARED_NORM, None)?).sqrt())
     }
 
     /// Euclidean norm of each parameter.
@@ -266,6 +266,11 @@ impl Params {
         }
         self.link.list_reduce(kind, &self.raw(), &other.map(Self::raw).unwrap_or_default())
     }
+}
+
+/// The sum; 0 and not -0 where there is nothing, since a norm is a divisor.
+fn total(values: &[f64]) -> f64 {
+    values.iter().fold(0.0, |sum, value| sum + value)
 }
 
 impl Clone for Params {

@@ -1,5 +1,6 @@
 //! The command line: what was typed, one file a command, and how errors end.
 
+mod checkpoint;
 mod data;
 mod eval;
 mod generate;
@@ -38,6 +39,9 @@ enum Command {
     /// Make and check token shards.
     #[command(subcommand)]
     Data(data::Command),
+    /// List and check the checkpoints of a run.
+    #[command(subcommand)]
+    Checkpoint(checkpoint::Command),
     /// Look at optimizer plugins, or begin a new one.
     #[command(subcommand)]
     Plugins(plugins::Command),
@@ -51,7 +55,7 @@ pub fn main() -> ExitCode {
     install_panic_hook();
     let outcome = std::panic::catch_unwind(|| run(cli.command));
     match outcome.unwrap_or_else(|_| Err(vec![bug()])) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => ExitCode::from(code),
         Err(faults) => {
             faults.iter().for_each(|fault| report(fault, cli.verbose));
             ExitCode::from(faults.first().map_or(Exit::Internal, |fault| fault.exit) as u8)
@@ -59,15 +63,18 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command) -> Result<(), Faults> {
+/// Runs a command; gives the exit code.
+fn run(command: Command) -> Result<u8, Faults> {
     let one = |fault| vec![fault];
     match command {
-        Command::Train(args) => train::run(&args),
-        Command::Eval(args) => eval::run(&args).map_err(one),
-        Command::Generate(args) => generate::run(&args).map_err(one),
-        Command::Data(command) => data::run(command),
-        Command::Plugins(command) => plugins::run(command).map_err(one),
+        Command::Train(args) => return train::run(&args),
+        Command::Eval(args) => eval::run(&args).map_err(one)?,
+        Command::Generate(args) => generate::run(&args).map_err(one)?,
+        Command::Data(command) => data::run(command)?,
+        Command::Checkpoint(command) => checkpoint::run(command)?,
+        Command::Plugins(command) => plugins::run(command).map_err(one)?,
     }
+    Ok(0)
 }
 
 fn report(fault: &Fault, verbose: bool) {

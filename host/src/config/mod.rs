@@ -24,8 +24,8 @@ use serde_json::{Map, Value};
 pub use layers::{ENV_PREFIX, MAX_FILE_LEN, Origins, RESERVED_ENV};
 pub use schema::known_keys;
 pub use sections::{
-    Curvature, Data, Device, Dtype, Ema, Eval, OnError, Optimizer, Order, Paths, Plugins, Run, Schedule, ScheduleKind,
-    Train,
+    Checkpoint, Curvature, Data, Device, Dtype, Ema, Eval, OnError, Optimizer, Order, Paths, Plugins, Run, Schedule,
+    ScheduleKind, Train,
 };
 
 use crate::error::{Exit, Fault, Result};
@@ -56,6 +56,9 @@ pub struct Config {
     /// The validation loss during the run.
     #[serde(default)]
     pub eval: Eval,
+    /// What of a run survives its process.
+    #[serde(default)]
+    pub checkpoint: Checkpoint,
     /// Limits of curvature calls.
     #[serde(default)]
     pub curvature: Curvature,

@@ -25,11 +25,14 @@ pub struct Run {
     pub threads: usize,
     /// Number type of parameters and activations. Default `f32`; `f64` is for tests.
     pub dtype: Dtype,
+    /// Seconds from the first SIGINT or SIGTERM to the end of the process at the latest. Default 25, at least 1.
+    #[schemars(range(min = 1, max = 86400))]
+    pub grace_seconds: u64,
 }
 
 impl Default for Run {
     fn default() -> Self {
-        Self { dir: "runs/run".into(), seed: 0, device: Device::Auto, threads: 0, dtype: Dtype::F32 }
+        Self { dir: "runs/run".into(), seed: 0, device: Device::Auto, threads: 0, dtype: Dtype::F32, grace_seconds: 25 }
     }
 }
 
@@ -297,6 +300,26 @@ pub struct Eval {
 impl Default for Eval {
     fn default() -> Self {
         Self { every_steps: 100, batches: 8, batch_size: 16 }
+    }
+}
+
+/// `[checkpoint]`: what of a run survives its process. A last checkpoint is always written at the end.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Checkpoint {
+    /// Steps between checkpoints; 0 for none by steps. Default 0.
+    pub every_steps: u64,
+    /// Minutes between checkpoints, also within a long step; 0 for none by time. Default 15.
+    #[schemars(range(min = 0.0, max = 100000.0))]
+    pub every_minutes: f64,
+    /// Whole checkpoints that are kept, at least 1. Default 2.
+    #[schemars(range(min = 1))]
+    pub keep: usize,
+}
+
+impl Default for Checkpoint {
+    fn default() -> Self {
+        Self { every_steps: 0, every_minutes: 15.0, keep: 2 }
     }
 }
 

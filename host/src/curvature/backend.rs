@@ -10,6 +10,8 @@ use gauntlet_plugin_abi::{
 use gauntlet_plugin_api::backend::{Backend, Evaluation, FusedList, Product, ProductKind, Program};
 use gauntlet_plugin_api::{Blocks, Error, Labels, Part, Position, Result, Structure};
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tch::{Device, Kind, Tensor};
 
@@ -65,7 +67,9 @@ pub struct TorchBackend {
     problem: Box<dyn Problem>,
     schedule: Schedule,
     /// Set while a stop or a save is wanted: long steps return soon.
-    pub should_return: bool,
+    pub should_return: Arc<AtomicBool>,
+    /// Floating-point operations of earlier processes of the run.
+    pub earlier_flops: f64,
     /// Position in the data.
     pub streams: Streams,
     /// The average of the parameters, if the run keeps one.
@@ -87,7 +91,8 @@ impl TorchBackend {
             facts,
             problem,
             schedule,
-            should_return: false,
+            should_return: Arc::default(),
+            earlier_flops: 0.0,
             streams: Streams::default(),
             ema: None,
             calls: BTreeMap::new(),
@@ -100,6 +105,11 @@ impl TorchBackend {
     /// What does not change during the run.
     pub fn facts(&self) -> &RunFacts {
         &self.facts
+    }
+
+    /// Floating-point operations of the run so far.
+    pub fn flops(&self) -> f64 {
+        self.earlier_flops + self.calls.values().map(|count| count.flops).sum::<f64>()
     }
 
     /// The problem that is optimized.
@@ -178,7 +188,7 @@ impl Backend for TorchBackend {
             IntegerQuery::WORLD_SIZE => Some(1),
             IntegerQuery::RANK => Some(0),
             IntegerQuery::SEED => Some(self.facts.seed),
-            IntegerQuery::SHOULD_RETURN => Some(u64::from(self.should_return)),
+            IntegerQuery::SHOULD_RETURN => Some(u64::from(self.should_return.load(Ordering::Relaxed))),
             other => return Err(Error::unsupported(other.name())),
         })
     }

@@ -32,6 +32,17 @@ impl Ema {
         std::mem::take(&mut self.updated)
     }
 
+    /// Whether the plugin has averaged iterates of the step in progress.
+    pub fn is_updated(&self) -> bool {
+        self.updated
+    }
+
+    /// Goes on from a saved average.
+    pub fn resume(&mut self, average: &[Tensor], updated: bool) {
+        self.restore(average);
+        self.updated = updated;
+    }
+
     /// The average.
     pub fn params(&self) -> &[Tensor] {
         &self.average

@@ -4,6 +4,7 @@ mod backend;
 mod ema;
 mod problem;
 mod recorded;
+#[path = "stub.rs"]
 pub mod tensors;
 mod transformer;
 

@@ -34,6 +34,13 @@ impl Progress {
     pub fn show(&mut self, event: &Event) {
         match event {
             Event::Started(started) => self.start(started),
+            Event::Resumed { checkpoint, .. } if checkpoint.is_empty() => {
+                self.line("no checkpoint: begins at the start")
+            }
+            Event::Resumed { step, checkpoint } => {
+                self.line(&format!("resumed after step {step} from {}", printable(checkpoint)));
+                self.recent = VecDeque::from([(Instant::now(), *step, 0)]);
+            }
             Event::Step(step) => self.step(step),
             Event::Evaluated(evaluated) => {
                 self.validation = Some(evaluated.loss);

@@ -3,8 +3,8 @@
 use crate::error::{Fault, Result};
 use crate::events::Event;
 use serde::Serialize;
-use std::fs::File;
-use std::io::Write;
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -25,9 +25,11 @@ struct Line<'a> {
 }
 
 impl Record {
-    /// A new record; the file must not exist.
-    pub fn create(path: &Path) -> Result<Self> {
-        let file = File::create_new(path).map_err(|error| Fault::writing(path, &error))?;
+    /// The record of a run; a resumed run goes on in the same file, after a torn last line on a new one.
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = OpenOptions::new().read(true).append(true).create(true).open(path);
+        let mut file = file.map_err(|error| Fault::writing(path, &error))?;
+        end_last_line(&mut file).map_err(|error| Fault::writing(path, &error))?;
         Ok(Self { path: path.to_owned(), file, started: Instant::now() })
     }
 
@@ -44,4 +46,14 @@ impl Record {
     pub fn sync(&self) -> Result<()> {
         self.file.sync_all().map_err(|error| Fault::writing(&self.path, &error))
     }
+}
+
+fn end_last_line(file: &mut File) -> std::io::Result<()> {
+    if file.seek(SeekFrom::End(0))? == 0 {
+        return Ok(());
+    }
+    let mut last = [0];
+    file.seek(SeekFrom::End(-1))?;
+    file.read_exact(&mut last)?;
+    if last == *b"\n" { Ok(()) } else { file.write_all(b"\n") }
 }

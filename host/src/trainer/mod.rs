@@ -10,12 +10,12 @@ pub use evaluate::Evaluator;
 pub use schedule::multiplier;
 pub use transaction::{Policy, Snapshot};
 
-use crate::curvature::TorchSession;
+use crate::curvature::{Streams, TorchSession};
 use crate::error::Result;
 use crate::events::{Evaluated, Event, Step};
 use crate::plugin::PluginOptimizer;
 use gauntlet_plugin_abi::{LogLevel, Purpose};
-use gauntlet_plugin_api::backend::{Outcome, StepResult};
+use gauntlet_plugin_api::backend::{Outcome, SavedState, StepResult};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 use tch::Tensor;
@@ -52,6 +52,21 @@ impl End {
             Self::TargetLoss => "target_loss",
         }
     }
+}
+
+/// Where a run goes on.
+#[derive(Clone, Debug)]
+pub struct Resumed {
+    /// Finished steps.
+    pub step: u64,
+    /// Parts of the next step that are done.
+    pub part: u64,
+    /// Where the data stood before the step in progress, if one is.
+    pub before: Option<Streams>,
+    /// Steps of recent skips.
+    pub skipped: Vec<u64>,
+    /// The last validation loss.
+    pub validation_loss: Option<f64>,
 }
 
 /// How far a call of [`Trainer::advance`] came.
@@ -91,6 +106,7 @@ pub struct Trainer {
     options: Options,
     transactions: Transactions,
     step: u64,
+    part: u64,
     validation_loss: Option<f64>,
     step_started: Option<Instant>,
     undeclared: BTreeSet<String>,
@@ -102,7 +118,35 @@ impl Trainer {
         let session = optimizer.session();
         let transactions = Transactions::new(options.policy);
         let (validation_loss, step_started, undeclared) = (None, None, BTreeSet::new());
-        Self { optimizer, session, options, transactions, step: 0, validation_loss, step_started, undeclared }
+        Self { optimizer, session, options, transactions, step: 0, part: 0, validation_loss, step_started, undeclared }
+    }
+
+    /// Goes on where a checkpoint was made; parameters, optimizer, average and data position are already there.
+    pub fn resume(&mut self, at: Resumed) {
+        self.step = at.step;
+        self.part = at.part;
+        self.validation_loss = at.validation_loss;
+        self.transactions.resume(at.before, at.skipped);
+    }
+
+    /// Restores the optimizer's state.
+    pub fn load_optimizer(&mut self, state: &SavedState) -> Result<()> {
+        self.optimizer.load(state)
+    }
+
+    /// Parts of the step in progress that are done, 0 between steps.
+    pub fn part(&self) -> u64 {
+        self.part
+    }
+
+    /// Where the data stood before the step in progress.
+    pub fn streams_before(&self) -> Option<&Streams> {
+        self.transactions.before()
+    }
+
+    /// Steps of recent skips.
+    pub fn skipped(&self) -> Vec<u64> {
+        self.transactions.recent()
     }
 
     /// Finished steps.
@@ -131,9 +175,11 @@ impl Trainer {
         }
         let started = *self.step_started.get_or_insert_with(Instant::now);
         let Some(result) = self.transactions.advance(&mut self.optimizer, self.step, emit)? else {
+            self.part = if self.transactions.before().is_some() { self.part + 1 } else { 0 };
             return Ok(Progress::Part);
         };
         self.step_started = None;
+        self.part = 0;
         self.step += 1;
         update_ema(self.session);
         self.report(result, started, emit);
@@ -170,7 +216,7 @@ impl Trainer {
             let mut metrics = std::mem::take(&mut state.backend.metrics);
             metrics.extend(result.metrics);
             let logs = std::mem::take(&mut state.backend.logs);
-            let flops: f64 = state.backend.calls.values().map(|count| count.flops).sum();
+            let flops = state.backend.flops();
             (metrics, logs, flops, 3.0 * state.backend.problem().forward_flops(state.backend.facts().batch_size))
         };
         logs.into_iter().for_each(|(level, message)| emit(log(level, message)));

@@ -86,6 +86,22 @@ impl Transactions {
         Self { policy, before: None, snapshot: None, since_snapshot: vec![], recent: VecDeque::new() }
     }
 
+    /// Goes on in the middle of a step, or between two, as a checkpoint says.
+    pub fn resume(&mut self, before: Option<Streams>, recent: Vec<u64>) {
+        self.before = before;
+        self.recent = recent.into();
+    }
+
+    /// Where the data stood before the step in progress.
+    pub fn before(&self) -> Option<&Streams> {
+        self.before.as_ref()
+    }
+
+    /// Steps of recent skips.
+    pub fn recent(&self) -> Vec<u64> {
+        self.recent.iter().copied().collect()
+    }
+
     /// Runs one part of step number `step` (from 0). `None` when the step is to go on with the next call: the plugin
     /// asked for it, or the step failed, was undone, and is to be tried with other data.
     pub fn advance(
@@ -133,6 +149,10 @@ impl Transactions {
         let (Policy::Skip { max_skips, window, .. }, Some(before), true) = (self.policy, before, skippable) else {
             return Err(fault);
         };
+        if self.snapshot.is_none() {
+            let what = format!("{fault}; the step began before the run was resumed, so it cannot be undone");
+            return Err(Fault::new(fault.exit, what).hint("resume from an earlier checkpoint"));
+        }
         self.allow(step, max_skips, window, &fault)?;
         let after = passed_over(optimizer.session(), &before);
         emit(skipped(step, &before, &after, &fault));

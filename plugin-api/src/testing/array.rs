@@ -128,9 +128,11 @@ mod tests {
 
     #[test]
     fn bytes_come_back_in_every_element_type() {
-        for (dtype, values) in
-            [(DType::F64, [0.1, f64::NAN, -0.0]), (DType::F32, [0.5, -3.25, 1e30_f32.into()]), (DType::I64, [-3.0, 7.0, 2e15])]
-        {
+        for (dtype, values) in [
+            (DType::F64, [0.1, f64::NAN, -0.0]),
+            (DType::F32, [0.5, -3.25, 1e30_f32.into()]),
+            (DType::I64, [-3.0, 7.0, 2e15]),
+        ] {
             let array = Array::from_vec("", &[3, 1], values.to_vec(), dtype).unwrap();
             let bytes = array.to_bytes();
             let back = Array::from_bytes(dtype, &[3, 1], &bytes).unwrap();

@@ -30,13 +30,7 @@ pub(super) struct Dense {
 }
 
 impl Dense {
-    pub fn new(
-        problem: &Problem,
-        params: Vec<f64>,
-        batch: &Position,
-        fault: Option<Fault>,
-        step: u64,
-    ) -> Result<Self> {
+    pub fn new(problem: &Problem, params: Vec<f64>, batch: &Position, fault: Option<Fault>, step: u64) -> Result<Self> {
         let specs = problem.specs();
         let rows = |name: &&str| specs.iter().find(|spec| spec.name == **name).map_or(0, |spec| spec.shape[0]);
         let layer_outputs = problem.layers().iter().map(rows).collect();
@@ -93,10 +87,9 @@ impl Dense {
     /// H v for the Hessian H of the mean loss at z0.
     pub fn output_hessian_product(&self, v: &Array2<f64>) -> Array2<f64> {
         let rows = self.logits.outer_iter().zip(&self.cases).zip(v.outer_iter());
-        let product =
-            |((z, case), v): ((ndarray::ArrayView1<f64>, &Case), ndarray::ArrayView1<f64>)| {
-                loss::hessian_product(&z.to_vec(), &case.target, &v.to_vec())
-            };
+        let product = |((z, case), v): ((ndarray::ArrayView1<f64>, &Case), ndarray::ArrayView1<f64>)| {
+            loss::hessian_product(&z.to_vec(), &case.target, &v.to_vec())
+        };
         stack(rows.map(product)) / self.tokens() as f64
     }
 

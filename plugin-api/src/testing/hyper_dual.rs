@@ -32,12 +32,7 @@ impl HyperDual {
 impl Add for HyperDual {
     type Output = Self;
     fn add(self, other: Self) -> Self {
-        Self {
-            value: self.value + other.value,
-            a: self.a + other.a,
-            b: self.b + other.b,
-            ab: self.ab + other.ab,
-        }
+        Self { value: self.value + other.value, a: self.a + other.a, b: self.b + other.b, ab: self.ab + other.ab }
     }
 }
 

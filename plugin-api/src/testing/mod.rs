@@ -4,7 +4,7 @@
 //!
 //! ```toml
 //! [dev-dependencies]
-//! gauntlet-plugin-api = { version = "*", features = ["testing"] }
+//! gauntlet-plugin-api = { path = "...", features = ["testing"] }
 //! ```
 //!
 //! [`conformance`] runs the checks that every plugin has to pass; a [`Harness`] runs one optimizer step by step on a

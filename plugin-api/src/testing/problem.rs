@@ -49,15 +49,7 @@ pub(super) struct Outputs {
 
 impl Problem {
     fn new(model: Model) -> Self {
-        Self {
-            model,
-            dtype: DType::F64,
-            batch_size: 16,
-            seq_len: 3,
-            sequences: 16,
-            seed: 1,
-            total_steps: None,
-        }
+        Self { model, dtype: DType::F64, batch_size: 16, seq_len: 3, sequences: 16, seed: 1, total_steps: None }
     }
 
     /// Cross-entropy of `W x + b`: 4 inputs, 3 classes. Convex; the Gauss-Newton matrix is the Hessian.
@@ -88,12 +80,9 @@ impl Problem {
     /// # Errors
     ///
     /// Values or gradients that do not fit the specifications.
-    pub fn recorded(
-        specs: Vec<ParamSpec>,
-        params: Vec<Vec<f64>>,
-        gradients: Vec<Vec<Vec<f64>>>,
-    ) -> Result<Self> {
-        for (what, list) in std::iter::once(("params", &params)).chain(gradients.iter().map(|list| ("gradients", list))) {
+    pub fn recorded(specs: Vec<ParamSpec>, params: Vec<Vec<f64>>, gradients: Vec<Vec<Vec<f64>>>) -> Result<Self> {
+        for (what, list) in std::iter::once(("params", &params)).chain(gradients.iter().map(|list| ("gradients", list)))
+        {
             let found: Vec<usize> = list.iter().map(Vec::len).collect();
             let expected: Vec<usize> = specs.iter().map(ParamSpec::numel).collect();
             if found != expected {
@@ -151,8 +140,7 @@ impl Problem {
             return recorded.params.clone();
         }
         let start = |(index, spec): (usize, &ParamSpec)| {
-            let key =
-                RandomKey { seed: self.seed, purpose: purpose_number("initial"), step: 0, draw: index as u64 };
+            let key = RandomKey { seed: self.seed, purpose: purpose_number("initial"), step: 0, draw: index as u64 };
             match spec.role {
                 Role::Norm => vec![1.0; spec.numel()],
                 _ => normal(&key, spec.numel()).into_iter().map(|x| 0.5 * x).collect(),
@@ -187,12 +175,7 @@ impl Problem {
 
     /// The outputs for one token. `params` holds the values of each parameter, `offsets` what is added to the outputs
     /// of each linear layer: zeros, whose derivatives are those with respect to a layer's outputs.
-    pub(super) fn forward(
-        &self,
-        params: &[&[HyperDual]],
-        offsets: &[&[HyperDual]],
-        features: &[f64],
-    ) -> Outputs {
+    pub(super) fn forward(&self, params: &[&[HyperDual]], offsets: &[&[HyperDual]], features: &[f64]) -> Outputs {
         let x: Vec<HyperDual> = features.iter().map(|x| HyperDual::constant(*x)).collect();
         match (params, offsets) {
             ([embedding, norm, hidden, bias, head], [first, second]) => {

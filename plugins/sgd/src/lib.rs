@@ -49,3 +49,6 @@ impl Optimizer for Sgd {
 }
 
 export_optimizer!(Sgd);
+
+#[cfg(test)]
+mod tests;

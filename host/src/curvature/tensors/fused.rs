@@ -1,8 +1,9 @@
 //! Fused elementwise programs over lists of tensors.
 
-use super::kernel::{self, Real, Value};
-use super::memory::{Kernel, Lists, Part, Target, View, run_widest, spans};
+use super::kernel::{Real, Run, Value};
+use super::memory::{Lists, Part, Target, View, spans};
 use super::plan::{Place, Plan, Source, Step};
+use super::vector::{Kernel, MAX_LANES, Vector, run_widest};
 use gauntlet_plugin_api::Result;
 use gauntlet_plugin_api::backend::{FusedList, Program};
 use std::cell::Cell;
@@ -30,35 +31,37 @@ struct Span<'a, T> {
     chunk: usize,
 }
 
-impl<T: Real> Kernel for Span<'_, T> {
+impl<T: Real> Kernel<T> for Span<'_, T> {
     #[inline(always)]
-    fn run(self) {
+    fn run<V: Vector<T>>(self) {
         let len = self.lists.first().map_or(0, |list| list.part().len());
+        let share = self.chunk.div_ceil(self.plan.steps.len().max(1));
         for range in spans(len, self.chunk) {
-            let next = range.end..len.min(range.end + self.chunk);
-            for (index, step) in self.plan.steps.iter().enumerate() {
-                self.prefetch(index, &next);
-                self.step(step, &range);
+            let mut ahead = range.end;
+            for step in &self.plan.steps {
+                let next = len.min(ahead + share);
+                self.prefetch(ahead..next);
+                ahead = next;
+                if let Some(step) = self.resolve(step, &range) {
+                    step.run::<V>();
+                }
             }
         }
     }
 }
 
 impl<'a, T: Real> Span<'a, T> {
-    /// Asks for one share of the next chunk, so that memory is busy while this one is computed.
+    /// Asks for a share of the next chunk, so that memory is busy while this one is computed.
     #[inline(always)]
-    fn prefetch(self, index: usize, next: &Range<usize>) {
-        let steps = self.plan.steps.len();
-        let share = next.start + next.len() * index / steps..next.start + next.len() * (index + 1) / steps;
-        self.lists.iter().for_each(|list| list.part().range(share.clone()).prefetch());
+    fn prefetch(self, range: Range<usize>) {
+        self.lists.iter().for_each(|list| list.part().range(range.clone()).prefetch());
     }
 
+    /// A step on some of the elements.
     #[inline(always)]
-    fn step(self, step: &Step, range: &Range<usize>) {
+    fn resolve(self, step: &Step, range: &Range<usize>) -> Option<Run<'a, T>> {
         let (b, c) = (self.value(step.b, range), self.value(step.c, range));
-        if let Some(target) = self.target(step.target, range) {
-            kernel::run(step.action, self.part(step.a, range), b, c, target);
-        }
+        Some(Run { action: step.action, a: self.part(step.a, range), b, c, target: self.target(step.target, range)? })
     }
 
     fn part(self, place: Place, range: &Range<usize>) -> Part<'a, T> {

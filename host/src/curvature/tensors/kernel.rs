@@ -1,19 +1,12 @@
-//! One step of a fused program over one chunk: loops that the compiler turns into vector code.
-//!
-//! Each operation rounds on its own (no fused multiply-add), so vector and scalar code give the same bits.
+//! One step of a fused program over one chunk.
 
-use super::memory::{Element, LANES, Part, Target};
+use super::memory::{Element, Part, Target};
 use super::plan::{Action, Arithmetic};
-use std::array::from_fn;
-use std::ops::{Add, Div, Mul, Sub};
+use super::vector::{Lanes, Vector};
 
 /// A floating-point element.
-pub(super) trait Real:
-    Element + PartialOrd + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> + Div<Output = Self>
-{
+pub(super) trait Real: Element + Lanes {
     fn from_f64(number: f64) -> Self;
-    fn sqrt(self) -> Self;
-    fn abs(self) -> Self;
     fn exp(self) -> Self;
     fn log(self) -> Self;
     fn pow(self, exponent: Self) -> Self;
@@ -25,14 +18,6 @@ macro_rules! real {
             #[inline(always)]
             fn from_f64(number: f64) -> Self {
                 number as $T
-            }
-            #[inline(always)]
-            fn sqrt(self) -> Self {
-                $T::sqrt(self)
-            }
-            #[inline(always)]
-            fn abs(self) -> Self {
-                $T::abs(self)
             }
             #[inline(always)]
             fn exp(self) -> Self {
@@ -59,168 +44,147 @@ pub(super) enum Value<'a, T> {
     Number(T),
 }
 
-/// Tiles of an operand, then its last elements.
-trait Operand<T>: Copy {
-    fn tiles(self) -> impl Iterator<Item = [T; LANES]>;
-    fn rest(self) -> impl Iterator<Item = T>;
+/// An operand, vector by vector.
+trait Operand<V>: Copy {
+    /// Whether it has at least so many elements.
+    fn covers(self, len: usize) -> bool;
+    /// The vector that starts at an element.
+    fn at(self, start: usize) -> V;
 }
 
-impl<T: Copy> Operand<T> for Part<'_, T> {
+impl<T: Copy, V: Vector<T>> Operand<V> for Part<'_, T> {
     #[inline(always)]
-    fn tiles(self) -> impl Iterator<Item = [T; LANES]> {
-        self.tiles()
+    fn covers(self, len: usize) -> bool {
+        self.cells().len() >= len
     }
     #[inline(always)]
-    fn rest(self) -> impl Iterator<Item = T> {
-        self.rest()
+    fn at(self, start: usize) -> V {
+        V::load(&self.cells()[start..start + V::LANES])
     }
 }
 
-/// The same number everywhere.
+/// The same numbers for every vector.
 #[derive(Clone, Copy)]
-struct Number<T>(T);
+struct Same<V>(V);
 
-impl<T: Copy> Operand<T> for Number<T> {
+impl<V: Copy> Operand<V> for Same<V> {
     #[inline(always)]
-    fn tiles(self) -> impl Iterator<Item = [T; LANES]> {
-        std::iter::repeat([self.0; LANES])
+    fn covers(self, _: usize) -> bool {
+        true
     }
     #[inline(always)]
-    fn rest(self) -> impl Iterator<Item = T> {
-        std::iter::repeat(self.0)
+    fn at(self, _: usize) -> V {
+        self.0
     }
 }
 
-/// `target <- f(a, b, c)`: a tile is loaded whole before it is stored, so the target may be an operand.
+/// `target <- f(a, b, c)`. Vectors are loaded before theirs is stored, so the target may be an operand.
 #[inline(always)]
-fn map3<T: Real>(
+fn map<T: Real, V: Vector<T>>(
     target: Target<'_, T>,
-    (a, b, c): (impl Operand<T>, impl Operand<T>, impl Operand<T>),
-    f: impl Fn(T, T, T) -> T,
+    (a, b, c): (impl Operand<V>, impl Operand<V>, impl Operand<V>),
+    f: impl Fn(V, V, V) -> V,
 ) {
-    let (tiles, rest) = target.cells();
-    for (((to, a), b), c) in tiles.iter().zip(a.tiles()).zip(b.tiles()).zip(c.tiles()) {
-        let result: [T; LANES] = from_fn(|lane| f(a[lane], b[lane], c[lane]));
-        (0..LANES).for_each(|lane| to[lane].set(result[lane]));
+    let target = target.cells();
+    // Said once, so that the loop needs no further checks.
+    if !(a.covers(target.len()) && b.covers(target.len()) && c.covers(target.len())) {
+        return;
     }
-    for (((to, a), b), c) in rest.iter().zip(a.rest()).zip(b.rest()).zip(c.rest()) {
-        to.set(f(a, b, c));
-    }
-}
-
-#[inline(always)]
-fn map2<T: Real>(target: Target<'_, T>, (a, b): (impl Operand<T>, impl Operand<T>), f: impl Fn(T, T) -> T) {
-    map3(target, (a, b, b), |a, b, _| f(a, b));
-}
-
-#[inline(always)]
-fn map1<T: Real>(target: Target<'_, T>, a: impl Operand<T>, f: impl Fn(T) -> T) {
-    map3(target, (a, a, a), |a, _, _| f(a));
-}
-
-/// Runs a step.
-#[inline(always)]
-pub(super) fn run<T: Real>(action: Action, a: Part<'_, T>, b: Value<'_, T>, c: Value<'_, T>, target: Target<'_, T>) {
-    let one = |condition: bool| T::from_f64(f64::from(u8::from(condition)));
-    match action {
-        Action::Chain(first, second) => chain(first, second, (a, b, c), target),
-        Action::Copy => map1(target, a, |a| a),
-        Action::Fill => with_second(target, (a, b), |_, b| b),
-        Action::Max => with_second(target, (a, b), |a, b| if a > b || is_nan(a) { a } else { b }),
-        Action::Min => with_second(target, (a, b), |a, b| if a < b || is_nan(a) { a } else { b }),
-        Action::Pow => with_second(target, (a, b), T::pow),
-        Action::Less => with_second(target, (a, b), |a, b| one(a < b)),
-        Action::LessEqual => with_second(target, (a, b), |a, b| one(a <= b)),
-        Action::Equal => with_second(target, (a, b), |a, b| one(a == b)),
-        Action::Select => select(target, (a, b, c)),
-        Action::Abs => map1(target, a, T::abs),
-        Action::Sign => map1(target, a, |a| one(a > T::from_f64(0.0)) - one(a < T::from_f64(0.0))),
-        Action::Exp => map1(target, a, T::exp),
-        Action::Log => map1(target, a, T::log),
+    let mut start = 0;
+    while start + V::LANES <= target.len() {
+        f(a.at(start), b.at(start), c.at(start)).store(&target[start..start + V::LANES]);
+        start += V::LANES;
     }
 }
 
-#[allow(clippy::eq_op, reason = "the definition of NaN, for a type that is not known to have `is_nan`")]
-#[inline(always)]
-fn is_nan<T: Real>(a: T) -> bool {
-    a != a
+/// One step: `target <- action(a, b, c)`. The chunk is a whole number of vectors long.
+#[derive(Clone, Copy)]
+pub(super) struct Run<'a, T> {
+    pub action: Action,
+    pub a: Part<'a, T>,
+    pub b: Value<'a, T>,
+    pub c: Value<'a, T>,
+    pub target: Target<'a, T>,
 }
 
-#[inline(always)]
-fn with_second<'a, T: Real>(target: Target<'_, T>, (a, b): (Part<'a, T>, Value<'a, T>), f: impl Fn(T, T) -> T) {
-    match b {
-        Value::Part(b) => map2(target, (a, b), f),
-        Value::Number(b) => map2(target, (a, Number(b)), f),
+impl<T: Real> Run<'_, T> {
+    /// Runs the step.
+    #[inline(always)]
+    pub fn run<V: Vector<T>>(self) {
+        let number = |x: f64| V::splat(T::from_f64(x));
+        let (zero, one, minus_one) = (number(0.0), number(1.0), number(-1.0));
+        match self.action {
+            Action::Chain(first, second) => self.chain::<V>(first, second),
+            Action::Lerp => self.ternary(#[inline(always)] |a: V, b, c| a.sub(b).mul(c).add(b)),
+            Action::Root => self.ternary(#[inline(always)] |a: V, b, c| a.sqrt().div(b).add(c)),
+            Action::Copy => self.unary(#[inline(always)] |a: V| a),
+            Action::Fill => self.binary(#[inline(always)] |_: V, b| b),
+            Action::Max => self.binary(#[inline(always)] |a: V, b| a.if_equal(a, b.if_less(a, a, b), a)),
+            Action::Min => self.binary(#[inline(always)] |a: V, b| a.if_equal(a, a.if_less(b, a, b), a)),
+            Action::Pow => self.binary(#[inline(always)] |a: V, b| a.map(b, T::pow)),
+            Action::Less => self.binary(#[inline(always)] |a: V, b| a.if_less(b, one, zero)),
+            Action::LessEqual => self.binary(#[inline(always)] |a: V, b| a.if_less_equal(b, one, zero)),
+            Action::Equal => self.binary(#[inline(always)] |a: V, b| a.if_equal(b, one, zero)),
+            Action::Select => self.ternary(#[inline(always)] |a: V, b, c| a.if_equal(zero, c, b)),
+            // Adding 0 makes -0 positive.
+            Action::Abs => self.unary(#[inline(always)] |a: V| a.if_less(zero, a.mul(minus_one), a).add(zero)),
+            Action::Sign => self.unary(#[inline(always)] |a: V| zero.if_less(a, one, a.if_less(zero, minus_one, zero))),
+            Action::Exp => self.unary(#[inline(always)] |a: V| a.map(a, #[inline(always)] |a, _| a.exp())),
+            Action::Log => self.unary(#[inline(always)] |a: V| a.map(a, #[inline(always)] |a, _| a.log())),
+        }
     }
-}
 
-#[inline(always)]
-fn select<'a, T: Real>(target: Target<'_, T>, (a, b, c): (Part<'a, T>, Value<'a, T>, Value<'a, T>)) {
-    let f = |a: T, b, c| if a != T::from_f64(0.0) { b } else { c };
-    match (b, c) {
-        (Value::Part(b), Value::Part(c)) => map3(target, (a, b, c), f),
-        (Value::Part(b), Value::Number(c)) => map3(target, (a, b, Number(c)), f),
-        (Value::Number(b), Value::Part(c)) => map3(target, (a, Number(b), c), f),
-        (Value::Number(b), Value::Number(c)) => map3(target, (a, Number(b), Number(c)), f),
+    #[inline(always)]
+    fn unary<V: Vector<T>>(self, f: impl Fn(V) -> V) {
+        map(self.target, (self.a, self.a, self.a), #[inline(always)] |a, _, _| f(a));
     }
-}
 
-type Operands<'a, T> = (Part<'a, T>, Value<'a, T>, Value<'a, T>);
-
-#[inline(always)]
-fn chain<T: Real>(first: Arithmetic, second: Option<Arithmetic>, (a, b, c): Operands<'_, T>, target: Target<'_, T>) {
-    match b {
-        Value::Part(b) => chain_first(first, second, (a, b, c), target),
-        Value::Number(b) => chain_first(first, second, (a, Number(b), c), target),
+    #[inline(always)]
+    fn binary<V: Vector<T>>(self, f: impl Fn(V, V) -> V) {
+        match self.b {
+            Value::Part(b) => map(self.target, (self.a, b, b), #[inline(always)] |a, b, _| f(a, b)),
+            Value::Number(b) => {
+                let b = Same(V::splat(b));
+                map(self.target, (self.a, b, b), #[inline(always)] |a, b, _| f(a, b));
+            }
+        }
     }
-}
 
-#[inline(always)]
-fn chain_first<T: Real>(
-    first: Arithmetic,
-    second: Option<Arithmetic>,
-    operands: (Part<'_, T>, impl Operand<T>, Value<'_, T>),
-    target: Target<'_, T>,
-) {
-    match first {
-        Arithmetic::Add => chain_second(second, operands, target, |a, b| a + b),
-        Arithmetic::Sub => chain_second(second, operands, target, |a, b| a - b),
-        Arithmetic::ReverseSub => chain_second(second, operands, target, |a, b| b - a),
-        Arithmetic::Mul => chain_second(second, operands, target, |a, b| a * b),
-        Arithmetic::Div => chain_second(second, operands, target, |a, b| a / b),
-        Arithmetic::ReverseDiv => chain_second(second, operands, target, |a, b| b / a),
-        Arithmetic::Sqrt => chain_second(second, operands, target, |a, _| a.sqrt()),
+    #[inline(always)]
+    fn ternary<V: Vector<T>>(self, f: impl Fn(V, V, V) -> V) {
+        let same = |number| Same(V::splat(number));
+        match (self.b, self.c) {
+            (Value::Part(b), Value::Part(c)) => map(self.target, (self.a, b, c), f),
+            (Value::Part(b), Value::Number(c)) => map(self.target, (self.a, b, same(c)), f),
+            (Value::Number(b), Value::Part(c)) => map(self.target, (self.a, same(b), c), f),
+            (Value::Number(b), Value::Number(c)) => map(self.target, (self.a, same(b), same(c)), f),
+        }
     }
-}
 
-#[inline(always)]
-fn chain_second<T: Real>(
-    second: Option<Arithmetic>,
-    (a, b, c): (Part<'_, T>, impl Operand<T>, Value<'_, T>),
-    target: Target<'_, T>,
-    first: impl Fn(T, T) -> T,
-) {
-    match (second, c) {
-        (None, _) => map2(target, (a, b), first),
-        (Some(second), Value::Part(c)) => chain_pair(second, (a, b, c), target, first),
-        (Some(second), Value::Number(c)) => chain_pair(second, (a, b, Number(c)), target, first),
+    #[inline(always)]
+    fn chain<V: Vector<T>>(self, first: Arithmetic, second: Option<Arithmetic>) {
+        match first {
+            Arithmetic::Add => self.chain_second(second, #[inline(always)] |a: V, b| a.add(b)),
+            Arithmetic::Sub => self.chain_second(second, #[inline(always)] |a: V, b| a.sub(b)),
+            Arithmetic::ReverseSub => self.chain_second(second, #[inline(always)] |a: V, b| b.sub(a)),
+            Arithmetic::Mul => self.chain_second(second, #[inline(always)] |a: V, b| a.mul(b)),
+            Arithmetic::Div => self.chain_second(second, #[inline(always)] |a: V, b| a.div(b)),
+            Arithmetic::ReverseDiv => self.chain_second(second, #[inline(always)] |a: V, b| b.div(a)),
+            Arithmetic::Sqrt => self.chain_second(second, #[inline(always)] |a: V, _| a.sqrt()),
+        }
     }
-}
 
-#[inline(always)]
-fn chain_pair<T: Real>(
-    second: Arithmetic,
-    operands: (Part<'_, T>, impl Operand<T>, impl Operand<T>),
-    target: Target<'_, T>,
-    first: impl Fn(T, T) -> T,
-) {
-    match second {
-        Arithmetic::Add => map3(target, operands, |a, b, c| first(a, b) + c),
-        Arithmetic::Sub => map3(target, operands, |a, b, c| first(a, b) - c),
-        Arithmetic::ReverseSub => map3(target, operands, |a, b, c| c - first(a, b)),
-        Arithmetic::Mul => map3(target, operands, |a, b, c| first(a, b) * c),
-        Arithmetic::Div => map3(target, operands, |a, b, c| first(a, b) / c),
-        Arithmetic::ReverseDiv => map3(target, operands, |a, b, c| c / first(a, b)),
-        Arithmetic::Sqrt => map3(target, operands, |a, b, _| first(a, b).sqrt()),
+    #[inline(always)]
+    fn chain_second<V: Vector<T>>(self, second: Option<Arithmetic>, first: impl Fn(V, V) -> V) {
+        match second {
+            None => self.binary(first),
+            Some(Arithmetic::Add) => self.ternary(#[inline(always)] |a, b, c| first(a, b).add(c)),
+            Some(Arithmetic::Sub) => self.ternary(#[inline(always)] |a, b, c| first(a, b).sub(c)),
+            Some(Arithmetic::ReverseSub) => self.ternary(#[inline(always)] |a, b, c: V| c.sub(first(a, b))),
+            Some(Arithmetic::Mul) => self.ternary(#[inline(always)] |a, b, c| first(a, b).mul(c)),
+            Some(Arithmetic::Div) => self.ternary(#[inline(always)] |a, b, c| first(a, b).div(c)),
+            Some(Arithmetic::ReverseDiv) => self.ternary(#[inline(always)] |a, b, c: V| c.div(first(a, b))),
+            Some(Arithmetic::Sqrt) => self.binary(#[inline(always)] |a, b| first(a, b).sqrt()),
+        }
     }
 }

@@ -7,14 +7,10 @@ use gauntlet_plugin_abi::ErrorCode;
 use gauntlet_plugin_api::backend::FusedList;
 use gauntlet_plugin_api::{Error, Result};
 use rayon::prelude::*;
-use std::array::from_fn;
 use std::cell::Cell;
 use std::marker::PhantomData;
 use std::ops::Range;
 use tch::{Device, Kind, Tensor};
-
-/// Elements that are computed with at once; a whole number of vectors of every processor.
-pub(super) const LANES: usize = 16;
 
 /// Elements of a tensor that a thread takes at once.
 const SPAN: usize = 32_768;
@@ -88,16 +84,10 @@ impl<'a, T: Copy> Part<'a, T> {
         self.0.len()
     }
 
-    /// The elements, tile by tile, without the last ones that fill no tile.
+    /// The elements; not to be written to.
     #[inline(always)]
-    pub fn tiles(self) -> impl Iterator<Item = [T; LANES]> {
-        self.0.as_chunks().0.iter().map(|tile: &[Cell<T>; LANES]| from_fn(|lane| tile[lane].get()))
-    }
-
-    /// The last elements, which fill no tile.
-    #[inline(always)]
-    pub fn rest(self) -> impl Iterator<Item = T> {
-        self.0.as_chunks::<LANES>().1.iter().map(Cell::get)
+    pub fn cells(self) -> &'a [Cell<T>] {
+        self.0
     }
 
     /// Asks the processor to bring the elements into its cache.
@@ -128,10 +118,10 @@ impl<'a, T: Copy> Target<'a, T> {
         Part(self.0)
     }
 
-    /// The elements in tiles, and the last ones, which fill no tile.
+    /// The elements.
     #[inline(always)]
-    pub fn cells(self) -> (&'a [[Cell<T>; LANES]], &'a [Cell<T>]) {
-        self.0.as_chunks()
+    pub fn cells(self) -> &'a [Cell<T>] {
+        self.0
     }
 }
 
@@ -236,38 +226,4 @@ fn check_overlap<T>(lists: &[(bool, Vec<(*mut T, usize)>)]) -> Result<()> {
         written_end = if written { written_end.max(stop) } else { written_end };
     }
     Ok(())
-}
-
-/// A computation whose code may be compiled for several processors: every function in it is `#[inline(always)]`.
-pub(super) trait Kernel {
-    /// Runs it.
-    fn run(self);
-}
-
-/// Runs a kernel with the widest vectors of this processor.
-pub(super) fn run_widest(kernel: impl Kernel) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        #[target_feature(enable = "avx2")]
-        fn avx2(kernel: impl Kernel) {
-            kernel.run();
-        }
-        #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw")]
-        fn avx512(kernel: impl Kernel) {
-            kernel.run();
-        }
-        let has_avx512 = is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512vl")
-            && is_x86_feature_detected!("avx512dq")
-            && is_x86_feature_detected!("avx512bw");
-        if has_avx512 {
-            // SAFETY: the processor has what the function is compiled for.
-            return unsafe { avx512(kernel) };
-        }
-        if is_x86_feature_detected!("avx2") {
-            // SAFETY: as above.
-            return unsafe { avx2(kernel) };
-        }
-    }
-    kernel.run();
 }

@@ -3,13 +3,9 @@ mod fused;
 mod kernel;
 mod memory;
 mod plan;
-pub fn bench(
-    program: &gauntlet_plugin_api::backend::Program,
-    lists: &mut [gauntlet_plugin_api::backend::FusedList<'_, tch::Tensor>],
-) {
-    let plan = plan::Plan::new(program).unwrap();
-    if std::env::var("SHOW").is_ok() {
-        eprintln!("{plan:#?}");
-    }
-    fused::in_place::<f32>(&plan, lists).unwrap();
+mod vector;
+pub use plan::Plan;
+pub fn plan(program: &gauntlet_plugin_api::backend::Program) -> Plan { plan::Plan::new(program).unwrap() }
+pub fn bench(plan: &Plan, lists: &mut [gauntlet_plugin_api::backend::FusedList<'_, tch::Tensor>]) {
+    fused::in_place::<f32>(plan, lists).unwrap();
 }

@@ -28,6 +28,10 @@ pub(super) enum Arithmetic {
 pub(super) enum Action {
     /// One operation on `a` and `b`, then perhaps one on the result and `c`.
     Chain(Arithmetic, Option<Arithmetic>),
+    /// `b + c (a - b)`.
+    Lerp,
+    /// `sqrt(a) / b + c`.
+    Root,
     /// `a`.
     Copy,
     /// The number `b`; `a` is not read.
@@ -187,29 +191,41 @@ impl Graph {
         }
     }
 
-    /// Joins pairs of arithmetic nodes.
+    /// Joins arithmetic nodes.
     fn fuse(&mut self) {
         for at in 0..self.nodes.len() {
-            let Action::Chain(operation, None) = self.nodes[at].action else { continue };
             let args = self.nodes[at].args.clone();
-            let inner = args.iter().position(|arg| node(arg).is_some_and(|node| self.joins(node)));
-            let (Some(position), true) = (inner, self.nodes[at].uses > 0) else { continue };
-            let Some(inner) = node(&args[position]) else { continue };
-            let Action::Chain(first, None) = self.nodes[inner].action else { continue };
-            let second = if position == 0 { operation } else { reverse(operation) };
-            let other = args.get(1 - position).copied().unwrap_or(Arg::Const(0.0));
-            let mut joined = self.nodes[inner].args.clone();
-            joined.resize(2, Arg::Const(0.0));
-            joined.push(other);
-            self.nodes[inner].uses = 0;
-            self.nodes[at].action = Action::Chain(first, Some(second));
-            self.nodes[at].args = joined;
+            let joined = args.iter().enumerate().find_map(|(position, arg)| {
+                let inner = node(arg).filter(|inner| self.nodes[*inner].uses == 1)?;
+                Some((inner, self.joined(at, position, inner)?))
+            });
+            if let (Some((inner, (action, args))), true) = (joined, self.nodes[at].uses > 0) {
+                self.nodes[inner].uses = 0;
+                (self.nodes[at].action, self.nodes[at].args) = (action, args);
+            }
         }
     }
 
-    /// Whether a node can become the first half of a chain.
-    fn joins(&self, node: usize) -> bool {
-        matches!(self.nodes[node].action, Action::Chain(_, None)) && self.nodes[node].uses == 1
+    /// One node that does what `inner` and then node `at` do, where `inner` is the argument of `at` at `position`.
+    fn joined(&self, at: usize, position: usize, inner: usize) -> Option<(Action, Vec<Arg>)> {
+        let Action::Chain(operation, None) = self.nodes[at].action else { return None };
+        let operation = if position == 0 { operation } else { reverse(operation) };
+        let other = self.nodes[at].args.get(1 - position).copied().unwrap_or(Arg::Const(0.0));
+        let mut args = self.nodes[inner].args.clone();
+        args.resize(args.len().max(2), Arg::Const(0.0));
+        match (self.nodes[inner].action, operation) {
+            (Action::Chain(first, None), second) => {
+                args.push(other);
+                Some((Action::Chain(first, Some(second)), args))
+            }
+            (Action::Chain(Arithmetic::Sub, Some(Arithmetic::Mul)), Arithmetic::Add) if args[1] == other => {
+                Some((Action::Lerp, args))
+            }
+            (Action::Chain(Arithmetic::Sqrt, Some(Arithmetic::Div)), Arithmetic::Add) => {
+                Some((Action::Root, vec![args[0], args[2], other]))
+            }
+            _ => None,
+        }
     }
 }
 

@@ -25,10 +25,8 @@ pub(super) fn apply(call: &Call) -> Option<Result<Vec<Array>>> {
 pub(super) fn in_place(op: TensorOp) -> bool {
     let comparison =
         matches!(op, TensorOp::EQ | TensorOp::NE | TensorOp::LT | TensorOp::LE | TensorOp::GT | TensorOp::GE);
-    let with_numbers = matches!(
-        op,
-        TensorOp::CLAMP | TensorOp::LERP | TensorOp::AXPY | TensorOp::ADDCMUL | TensorOp::ADDCDIV
-    );
+    let with_numbers =
+        matches!(op, TensorOp::CLAMP | TensorOp::LERP | TensorOp::AXPY | TensorOp::ADDCMUL | TensorOp::ADDCDIV);
     with_numbers || (binary(op).is_some() && !comparison) || (unary(op).is_some() && op != TensorOp::IS_FINITE)
 }
 

@@ -64,7 +64,8 @@ pub(in super::super) fn reduce_lists(kind: ListReduction, a: &[&Array], b: &[&Ar
     let each = |f: fn(f64, f64) -> f64| a.iter().map(|a| a.values().iter().fold(0.0, |sum, x| f(sum, *x))).collect();
     Ok(match kind {
         ListReduction::DOT => {
-            let dot = |(a, b): (&&Array, &&Array)| a.values().iter().zip(b.values()).map(|(x, y)| x * y).sum();
+            let dot =
+                |(a, b): (&&Array, &&Array)| a.values().iter().zip(b.values()).fold(0.0, |sum, (x, y)| sum + x * y);
             a.iter().zip(b).map(dot).collect()
         }
         ListReduction::SQUARED_NORM => each(|sum, x| sum + x * x),

@@ -143,9 +143,7 @@ fn sort(call: &Call) -> Result<(Array, Array)> {
     let (dim, descending) = (call.dim(call.int(0)?, a.shape().len())?, call.int(1)? != 0);
     let (mut sorted, mut places) = (a.values().clone(), ArrayD::zeros(a.values().raw_dim()));
     let lanes = a.values().lanes(Axis(dim)).into_iter();
-    for ((lane, mut values), mut indices) in
-        lanes.zip(sorted.lanes_mut(Axis(dim))).zip(places.lanes_mut(Axis(dim)))
-    {
+    for ((lane, mut values), mut indices) in lanes.zip(sorted.lanes_mut(Axis(dim))).zip(places.lanes_mut(Axis(dim))) {
         let mut by_value: Vec<usize> = (0..lane.len()).collect();
         by_value.sort_by(|i, j| if descending { order(lane[*j], lane[*i]) } else { order(lane[*i], lane[*j]) });
         for (place, from) in by_value.into_iter().enumerate() {

@@ -1,179 +1,64 @@
-//! A training run from its configuration to its last checkpoint. The only module that knows all others.
+//! Puts a run together from its configuration: device, model, data, plugin, session, optimizer, trainer.
 
-use crate::config::{self, Config, Device as DeviceChoice, Dtype, Loaded, OnError, Origins, Paths};
+use super::identity::identity;
+use crate::config::{self, Config, Device as DeviceChoice, Dtype, Loaded, OnError, Paths};
 use crate::curvature::{Ema, LanguageModel, Problem, RunFacts, TorchBackend, TorchSession};
 use crate::data::{Dataset, Order, Split};
-use crate::durable;
 use crate::error::{Exit, Fault, Result};
-use crate::events::{Event, Finished, Started};
+use crate::events::Started;
 use crate::model::{ModelConfig, Transformer, init_params, num_params, param_specs};
 use crate::plugin::{Plugin, PluginOptimizer, SearchPath, file, state_bytes};
-use crate::sinks::checkpoint::{self, Manifest, OptimizerInfo, TensorLists};
-use crate::sinks::{Progress, Record};
-use crate::trainer::{self, End, Ends, Evaluator, Options, Policy, Trainer, multiplier};
+use crate::sinks::checkpoint::{Manifest, OptimizerInfo};
+use crate::trainer::{Ends, Evaluator, Options, Policy, Trainer, multiplier};
 use gauntlet_plugin_api::backend::{InitialParams, Session};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Kind};
 
-/// What a run came to.
-#[derive(Clone, Debug)]
-pub struct Outcome {
-    /// Why it ended.
-    pub end: End,
-    /// The last checkpoint.
-    pub checkpoint: PathBuf,
+/// A run that is ready to step, or to be resumed.
+pub struct Prepared {
+    pub trainer: Trainer,
+    pub session: &'static TorchSession,
+    /// What every checkpoint of the run has in common.
+    pub manifest: Manifest,
+    pub started: Started,
+    pub model: ModelConfig,
 }
 
-/// Trains as configured.
-///
-/// # Errors
-///
-/// Everything that is found wrong before the first step, at once where possible; later the one error that ended the
-/// run, which then keeps its last checkpoint.
-pub fn train(loaded: &Loaded) -> Result<Outcome, Vec<Fault>> {
-    let started = Instant::now();
-    let mut run = Run::prepare(loaded)?;
-    let mut listeners = Listeners::open(&run.dir).map_err(|fault| vec![fault])?;
-    listeners.hear(&Event::Started(run.started.clone()));
-    let outcome = run.steps(&mut listeners).and_then(|end| {
-        let checkpoint = run.save(&mut listeners)?;
-        Ok(Outcome { end, checkpoint })
-    });
-    listeners.hear(&Event::Finished(Finished {
-        step: run.trainer.step(),
-        reason: outcome.as_ref().map_or("error", |outcome| outcome.end.name()).into(),
-        error: outcome.as_ref().err().map(ToString::to_string),
-        validation_loss: run.trainer.validation_loss(),
-        seconds: started.elapsed().as_secs_f64(),
-    }));
-    outcome.and_then(|outcome| listeners.close().map(|()| outcome)).map_err(|fault| vec![fault])
-}
-
-/// A run that is ready to step.
-struct Run {
-    dir: PathBuf,
-    trainer: Trainer,
-    session: &'static TorchSession,
-    manifest: Manifest,
-    started: Started,
-}
-
-impl Run {
-    fn prepare(loaded: &Loaded) -> Result<Self, Vec<Fault>> {
+impl Prepared {
+    /// Checks and opens everything that a run needs; nothing is written.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong, at once where possible.
+    pub fn new(loaded: &Loaded) -> Result<Self, Vec<Fault>> {
         let Loaded { config, origins } = loaded;
         let one = |fault: Fault| vec![fault];
-        durable::refuse_existing(&config.run.dir).map_err(|_| one(existing_run(&config.run.dir)))?;
         let threads = set_threads(config.run.threads);
         let (device, kind) = (device(config.run.device).map_err(one)?, kind(config.run.dtype));
         let model_config = ModelConfig::resolve(&config.model, origins)?;
         let data = Arc::new(open_data(config, &model_config, &config.data.train, Split::Train).map_err(one)?);
         let validation = open_validation(config, &model_config).map_err(one)?;
-        let plugin =
-            load_plugin(&config.optimizer.plugin, config.optimizer.sha256.as_deref(), &config.plugins.search_path)
-                .map_err(one)?;
+        let Config { optimizer: chosen, plugins, .. } = config;
+        let plugin = load_plugin(&chosen.plugin, chosen.sha256.as_deref(), &plugins.search_path).map_err(one)?;
         refuse_unused_schedule(config, &plugin).map_err(one)?;
         let model = Arc::new(Transformer::new(model_config, device, kind).map_err(one)?);
         let problem = LanguageModel::new(model.clone(), data.clone(), config.train.micro_batch_size);
         let micro_batch_size = problem.micro_batch().min(config.data.batch_size);
         let session = start_session(config, &model, Box::new(problem)).map_err(one)?;
-        let optimizer = make_optimizer(config, origins, &plugin, session)?;
-        let state_bytes = state_bytes(&plugin, session, &optimizer_config(config)).map_err(one)?;
-        let started = Started {
-            micro_batch_size,
-            state_bytes,
-            ..started(config, &plugin, &data, model.config(), (device, threads))
-        };
+        let optimizer_config = Value::Object(chosen.config.clone());
+        let optimizer = PluginOptimizer::new(&plugin, session, &optimizer_config, origins)?;
+        let state_bytes = state_bytes(&plugin, session, &optimizer_config).map_err(one)?;
+        let started = started(config, &plugin, &data, model.config(), (device, threads));
+        let started = Started { micro_batch_size, state_bytes, ..started };
         let manifest = manifest(config, &plugin, &data, model.config());
         let evaluator = validation
             .map(|validation| Evaluator::new(model.clone(), validation, config.eval.batches, config.eval.batch_size));
         let trainer = Trainer::new(optimizer, options(config, &plugin, evaluator));
-        create_run_dir(config, model.config()).map_err(one)?;
-        Ok(Self { dir: config.run.dir.clone(), trainer, session, manifest, started })
+        Ok(Self { trainer, session, manifest, started, model: model.config().clone() })
     }
-
-    fn steps(&mut self, listeners: &mut Listeners) -> Result<End> {
-        loop {
-            let progress = self.trainer.advance(&mut |event| listeners.hear(&event))?;
-            listeners.check()?;
-            if let trainer::Progress::End(end) = progress {
-                return Ok(end);
-            }
-        }
-    }
-
-    fn save(&self, listeners: &mut Listeners) -> Result<PathBuf> {
-        let started = Instant::now();
-        let (evaluate_at, evaluation_params) = self.trainer.evaluation_params()?;
-        let state = self.trainer.optimizer().save()?;
-        let mut session = self.session.lock();
-        let names: Vec<String> = session.specs().iter().map(|spec| spec.name.clone()).collect();
-        let (backend, params) = session.backend_and_params();
-        let params = params.into_iter().map(Tensor::shallow_clone).collect();
-        let named = |tensors: Vec<Tensor>| names.iter().cloned().zip(tensors).collect::<Vec<_>>();
-        let mut lists: TensorLists = vec![("params", named(params))];
-        if let Some(ema) = &backend.ema {
-            lists.push(("ema", named(ema.params().iter().map(Tensor::shallow_clone).collect())));
-        }
-        if evaluate_at == "plugin" {
-            lists.push(("plugin", named(evaluation_params)));
-        }
-        let manifest = Manifest {
-            step: self.trainer.step(),
-            sequences: checkpoint::sequences(&backend.streams),
-            evaluate_at: evaluate_at.into(),
-            validation_loss: self.trainer.validation_loss(),
-            ..self.manifest.clone()
-        };
-        drop(session);
-        let (path, bytes) = checkpoint::save(&self.dir.join("checkpoints"), manifest, &lists, &state)?;
-        listeners.hear(&Event::Checkpoint {
-            step: self.trainer.step(),
-            path: path.display().to_string(),
-            bytes,
-            seconds: started.elapsed().as_secs_f64(),
-        });
-        Ok(path)
-    }
-}
-
-/// Everything that hears a run's events.
-struct Listeners {
-    record: Record,
-    progress: Progress,
-    failed: Option<Fault>,
-}
-
-impl Listeners {
-    fn open(dir: &Path) -> Result<Self> {
-        Ok(Self { record: Record::create(&dir.join("events.jsonl"))?, progress: Progress::new(), failed: None })
-    }
-
-    fn hear(&mut self, event: &Event) {
-        self.progress.show(event);
-        if let Err(fault) = self.record.write(event) {
-            self.failed.get_or_insert(fault);
-        }
-    }
-
-    /// The record is part of the run: when it cannot be written, the run ends.
-    fn check(&mut self) -> Result<()> {
-        self.failed.take().map_or(Ok(()), Err)
-    }
-
-    fn close(mut self) -> Result<()> {
-        self.check()?;
-        self.record.sync()
-    }
-}
-
-fn existing_run(dir: &Path) -> Fault {
-    Fault::new(Exit::Usage, format!("`run.dir`: `{}` exists", dir.display()))
-        .expected("a folder to be made")
-        .hint("choose another with `--set run.dir=DIR`")
 }
 
 /// Uses this many threads, 0 for all cores; gives the number.
@@ -259,19 +144,6 @@ fn start_session(config: &Config, model: &Transformer, problem: Box<dyn Problem>
         .map_err(|error| Fault::new(Exit::Internal, error.to_string()))
 }
 
-fn optimizer_config(config: &Config) -> Value {
-    Value::Object(config.optimizer.config.clone())
-}
-
-fn make_optimizer(
-    config: &Config,
-    origins: &Origins,
-    plugin: &Plugin,
-    session: &'static TorchSession,
-) -> Result<PluginOptimizer, Vec<Fault>> {
-    PluginOptimizer::new(plugin, session, &optimizer_config(config), origins)
-}
-
 fn options(config: &Config, plugin: &Plugin, evaluator: Option<Evaluator>) -> Options {
     let train = &config.train;
     Options {
@@ -325,7 +197,12 @@ fn manifest(config: &Config, plugin: &Plugin, data: &Dataset, model: &ModelConfi
         gauntlet: env!("CARGO_PKG_VERSION").into(),
         libtorch: gauntlet_torch_ext::libtorch_version().into(),
         step: 0,
+        part: 0,
         sequences: BTreeMap::new(),
+        sequences_before: BTreeMap::new(),
+        flops: 0.0,
+        skipped: vec![],
+        ema_updated: false,
         seq_len: config.data.seq_len,
         seed: config.run.seed,
         model: model.clone(),
@@ -339,17 +216,7 @@ fn manifest(config: &Config, plugin: &Plugin, data: &Dataset, model: &ModelConfi
         tokenizer: data.tokenizer().map(|tokenizer| tokenizer.name.clone()),
         evaluate_at: "params".into(),
         validation_loss: None,
+        identity: identity(config, model, data, plugin),
         files: BTreeMap::new(),
     }
-}
-
-/// Makes the run's folder, with the configuration as it was resolved.
-fn create_run_dir(config: &Config, model: &ModelConfig) -> Result<()> {
-    let dir = &config.run.dir;
-    std::fs::create_dir_all(dir).map_err(|error| Fault::writing(dir, &error))?;
-    let mut resolved = config.clone();
-    if let Ok(Value::Object(model)) = serde_json::to_value(model) {
-        resolved.model = model;
-    }
-    durable::write_new(&dir.join("config.resolved.toml"), config::to_resolved_toml(&resolved)?.as_bytes())
 }

@@ -1,0 +1,90 @@
+//! A run's folder: one process at a time, the configuration as it was resolved, the status.
+
+use super::Ending;
+use crate::config::{self, Config};
+use crate::durable;
+use crate::error::{Exit, Fault, Result};
+use crate::model::ModelConfig;
+use serde_json::{Value, json};
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+
+/// A run's folder before anything of this run is written.
+#[derive(Debug)]
+pub struct Place {
+    path: PathBuf,
+    exists: bool,
+}
+
+/// A run's folder, locked until the process ends.
+#[derive(Debug)]
+pub struct RunFolder {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Place {
+    /// A folder for a new run: it must not exist.
+    pub fn new(path: &Path) -> Result<Self> {
+        let refused = |_| {
+            Fault::new(Exit::Usage, format!("`run.dir`: `{}` exists", path.display()))
+                .expected("a folder to be made")
+                .hint("go on with it by `--resume auto`, or choose another with `--set run.dir=DIR`")
+        };
+        durable::refuse_existing(path).map_err(refused)?;
+        Ok(Self { path: path.to_owned(), exists: false })
+    }
+
+    /// The folder of a run that goes on.
+    pub fn existing(path: &Path) -> Self {
+        Self { path: path.to_owned(), exists: true }
+    }
+
+    /// Makes the folder where it does not exist, locks it, and writes the resolved configuration.
+    ///
+    /// # Errors
+    ///
+    /// [`Exit::Usage`] when another process runs there, [`Exit::Write`].
+    pub fn create(self, config: &Config, model: &ModelConfig) -> Result<RunFolder> {
+        let failed = |error: std::io::Error| Fault::writing(&self.path, &error);
+        std::fs::create_dir_all(&self.path).map_err(failed)?;
+        let lock = File::open(&self.path).map_err(failed)?;
+        if let Err(TryLockError::WouldBlock) = lock.try_lock() {
+            let fault =
+                Fault::new(Exit::Usage, format!("`run.dir`: another process runs in `{}`", self.path.display()));
+            return Err(fault.hint("wait for it, or choose another with `--set run.dir=DIR`"));
+        }
+        let mut resolved = config.clone();
+        if let Ok(Value::Object(model)) = serde_json::to_value(model) {
+            resolved.model = model;
+        }
+        let (file, text) = (self.path.join("config.resolved.toml"), config::to_resolved_toml(&resolved)?);
+        match self.exists {
+            true => durable::replace(&file, text.as_bytes())?,
+            false => durable::write_new(&file, text.as_bytes())?,
+        }
+        Ok(RunFolder { path: self.path, _lock: lock })
+    }
+}
+
+impl RunFolder {
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn checkpoints(&self) -> PathBuf {
+        self.path.join("checkpoints")
+    }
+
+    /// `status.json`: how the run stands, for other programs.
+    pub fn write_status(&self, ending: &Ending) -> Result<()> {
+        let status = json!({
+            "exit_code": ending.code,
+            "reason": ending.reason,
+            "step": ending.step,
+            "last_checkpoint": ending.checkpoint,
+            "error": ending.fault.as_ref().map(ToString::to_string),
+        });
+        durable::replace(&self.path.join("status.json"), format!("{status:#}\n").as_bytes())
+    }
+}

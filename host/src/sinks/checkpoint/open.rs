@@ -1,0 +1,181 @@
+//! Opens and reads a checkpoint, comparing sizes and hashes with the manifest.
+
+use super::save::EntryInfo;
+use super::{FORMAT, MANIFEST, Manifest, damaged, digest};
+use crate::curvature::Streams;
+use crate::error::{Exit, Fault, Result};
+use gauntlet_plugin_abi::{DType, Purpose, StateKind};
+use gauntlet_plugin_api::backend::{SavedEntry, SavedState, SavedTensor};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use tch::{Device, Kind, Tensor};
+
+/// A checkpoint that has been opened.
+#[derive(Debug)]
+pub struct Checkpoint {
+    /// Its folder.
+    pub path: PathBuf,
+    /// What it is of.
+    pub manifest: Manifest,
+}
+
+impl Checkpoint {
+    /// Opens the checkpoint in a folder.
+    ///
+    /// # Errors
+    ///
+    /// [`Exit::Missing`] where there is no such folder, [`Exit::Checkpoint`] where it is no whole checkpoint.
+    pub fn open(path: &Path) -> Result<Self> {
+        std::fs::metadata(path).map_err(|error| Fault::reading(path, &error))?;
+        let file = path.join(MANIFEST);
+        let text = std::fs::read(&file).map_err(|_| {
+            Fault::new(Exit::Checkpoint, format!("`{}` is no checkpoint", path.display()))
+                .found(format!("no `{MANIFEST}`"))
+                .hint("name a folder `checkpoints/step-N` of a run")
+        })?;
+        let format = serde_json::from_slice::<serde_json::Value>(&text).ok().and_then(|json| json["format"].as_u64());
+        if let Some(format) = format.filter(|format| *format > u64::from(FORMAT)) {
+            return Err(damaged(&file, "written by a newer version")
+                .found(format!("format {format}"))
+                .expected(format!("at most {FORMAT}"))
+                .hint("update gauntlet"));
+        }
+        let manifest = serde_json::from_slice(&text).map_err(|error| damaged(&file, "damaged").found(error))?;
+        Ok(Self { path: path.to_owned(), manifest })
+    }
+
+    /// The parameters to evaluate and generate with, in the order of `names`.
+    ///
+    /// # Errors
+    ///
+    /// [`Exit::Checkpoint`]: a file that is missing, changed, or does not hold these parameters.
+    pub fn evaluation_params(&self, names: &[String], device: Device, kind: Kind) -> Result<Vec<Tensor>> {
+        let params = self.tensors(&self.manifest.evaluate_at, names, device)?;
+        Ok(params.into_iter().map(|param| param.to_kind(kind)).collect())
+    }
+
+    /// One list of tensors, `params`, `ema` or `plugin`, in the order of `names`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Checkpoint::evaluation_params`].
+    pub fn tensors(&self, list: &str, names: &[String], device: Device) -> Result<Vec<Tensor>> {
+        let file = format!("{list}.safetensors");
+        let (bytes, path) = (self.file(&file)?, self.path.join(&file));
+        let tensors = SafeTensors::deserialize(&bytes).map_err(|error| damaged(&path, "damaged").found(error))?;
+        if let Some(extra) = tensors.names().into_iter().find(|name| !names.iter().any(|known| known == name)) {
+            return Err(damaged(&path, &format!("holds a tensor `{extra}` that the model does not have")));
+        }
+        let tensor = |name: &String| {
+            let view = tensors.tensor(name).map_err(|_| damaged(&path, &format!("holds no tensor `{name}`")))?;
+            let tensor = crate::curvature::tensors::from_bytes(device, dtype(&view, &path)?, view.shape(), view.data());
+            tensor.map_err(|error| damaged(&path, "damaged").found(error))
+        };
+        names.iter().map(tensor).collect()
+    }
+
+    /// Whether there is a list of tensors of this name.
+    pub fn has(&self, list: &str) -> bool {
+        self.manifest.files.contains_key(&format!("{list}.safetensors"))
+    }
+
+    /// The optimizer's state.
+    ///
+    /// # Errors
+    ///
+    /// [`Exit::Checkpoint`]: the file is missing, changed, or damaged.
+    pub fn optimizer(&self) -> Result<SavedState> {
+        let (bytes, path) = (self.file(OPTIMIZER)?, self.path.join(OPTIMIZER));
+        let bad = |error: String| damaged(&path, "damaged").found(error);
+        let tensors = SafeTensors::deserialize(&bytes).map_err(|error| bad(error.to_string()))?;
+        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|error| bad(error.to_string()))?;
+        let metadata = header.metadata().clone().unwrap_or_default();
+        let field = |name: &str| metadata.get(name).ok_or_else(|| bad(format!("no `{name}`")));
+        let entries: Vec<EntryInfo> =
+            serde_json::from_str(field("entries")?).map_err(|error| bad(error.to_string()))?;
+        let schema_version = field("schema_version")?.parse().map_err(|_| bad("a version that is no number".into()))?;
+        let entry = |info: EntryInfo| {
+            let tensor = |name: &String| saved_tensor(&tensors, &info.name, name, &path);
+            let saved = info.tensors.iter().map(tensor).collect::<Result<_>>()?;
+            Ok(SavedEntry { name: info.name, kind: StateKind(info.kind), tensors: saved, bytes: info.bytes })
+        };
+        let entries = entries.into_iter().map(entry).collect::<Result<_>>()?;
+        Ok(SavedState { schema_version, entries })
+    }
+
+    /// The position in the data.
+    pub fn streams(&self) -> Streams {
+        streams(&self.manifest.sequences)
+    }
+
+    /// The position in the data before the step in progress, if one is.
+    pub fn streams_before(&self) -> Option<Streams> {
+        (self.manifest.part > 0).then(|| streams(&self.manifest.sequences_before))
+    }
+
+    /// Compares every file with the manifest.
+    ///
+    /// # Errors
+    ///
+    /// The first file that is missing, extra or changed ([`Exit::Checkpoint`]).
+    pub fn verify(&self) -> Result<()> {
+        let entries = std::fs::read_dir(&self.path).map_err(|error| Fault::reading(&self.path, &error))?;
+        for entry in entries.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name != MANIFEST && !self.manifest.files.contains_key(&name) {
+                return Err(damaged(&entry.path(), "not in the manifest").hint("remove it"));
+            }
+        }
+        self.manifest.files.keys().try_for_each(|name| self.file(name).map(drop))
+    }
+
+    /// The bytes of a file, with size and hash compared.
+    fn file(&self, name: &str) -> Result<Vec<u8>> {
+        let path = self.path.join(name);
+        let info = self.manifest.files.get(name).ok_or_else(|| damaged(&path, "not in the manifest"))?;
+        let bytes = std::fs::read(&path).map_err(|error| damaged(&path, "cannot be read").found(error))?;
+        if bytes.len() as u64 != info.bytes {
+            let fault = damaged(&path, "has another size than when it was written");
+            return Err(fault.found(format!("{} bytes", bytes.len())).expected(format!("{} bytes", info.bytes)));
+        }
+        let found = digest(&bytes);
+        match found == info.sha256 {
+            true => Ok(bytes),
+            false => Err(damaged(&path, "has changed since it was written")
+                .found(format!("sha256 {found}"))
+                .expected(format!("sha256 {}", info.sha256))),
+        }
+    }
+}
+
+/// The optimizer's file.
+const OPTIMIZER: &str = "optimizer.safetensors";
+
+fn streams(sequences: &BTreeMap<String, u64>) -> Streams {
+    let mut streams = Streams::default();
+    for (purpose, name) in Purpose::ALL {
+        if let Some(drawn) = sequences.get(&name.to_lowercase()) {
+            streams.set(*purpose, *drawn);
+        }
+    }
+    streams
+}
+
+fn saved_tensor(tensors: &SafeTensors<'_>, entry: &str, name: &str, path: &Path) -> Result<SavedTensor> {
+    let view = tensors.tensor(&format!("{entry}/{name}"));
+    let view = view.map_err(|_| damaged(path, &format!("holds no tensor `{entry}/{name}`")))?;
+    let (dtype, shape) = (dtype(&view, path)?, view.shape().to_vec());
+    Ok(SavedTensor { name: name.to_owned(), dtype, shape, bytes: view.data().to_vec() })
+}
+
+fn dtype(view: &TensorView<'_>, path: &Path) -> Result<DType> {
+    match view.dtype() {
+        Dtype::F32 => Ok(DType::F32),
+        Dtype::F64 => Ok(DType::F64),
+        Dtype::I64 => Ok(DType::I64),
+        Dtype::BF16 => Ok(DType::BF16),
+        Dtype::F16 => Ok(DType::F16),
+        other => Err(damaged(path, "holds a tensor of another type").found(format!("{other:?}"))),
+    }
+}
