@@ -4,7 +4,7 @@ mod backend;
 mod ema;
 mod problem;
 mod recorded;
-#[path = "stub.rs"]
+#[path = "tensors/api.rs"]
 pub mod tensors;
 mod transformer;
 

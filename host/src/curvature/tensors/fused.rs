@@ -3,7 +3,7 @@
 use super::kernel::{Real, Run, Value};
 use super::memory::{Lists, Part, Target, View, spans};
 use super::plan::{Place, Plan, Source, Step};
-use super::vector::{Kernel, MAX_LANES, Vector, run_widest};
+use super::vector::{Kernel, Vector, run_widest};
 use gauntlet_plugin_api::Result;
 use gauntlet_plugin_api::backend::{FusedList, Program};
 use std::cell::Cell;
@@ -11,7 +11,7 @@ use std::ops::Range;
 use tch::Tensor;
 
 /// Bytes of one operand that are in the first cache at a time.
-const CHUNK_BYTES: usize = 2048;
+const CHUNK_BYTES: usize = 4096;
 
 /// Runs a program in place where the tensors are dense, on the CPU and of type `T`; says whether they are.
 pub fn in_place<T: Real>(plan: &Plan, lists: &mut [FusedList<'_, Tensor>]) -> Result<bool> {

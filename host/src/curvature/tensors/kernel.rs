@@ -1,8 +1,8 @@
 //! One step of a fused program over one chunk.
 
-use super::memory::{Element, Part, Target};
+use super::memory::{Element, Part, Target, Tile};
 use super::plan::{Action, Arithmetic};
-use super::vector::{Lanes, Vector};
+use super::vector::{Lanes, TILE, Vector};
 
 /// A floating-point element.
 pub(super) trait Real: Element + Lanes {
@@ -46,20 +46,20 @@ pub(super) enum Value<'a, T> {
 
 /// An operand, vector by vector.
 trait Operand<V>: Copy {
-    /// Whether it has at least so many elements.
-    fn covers(self, len: usize) -> bool;
-    /// The vector that starts at an element.
-    fn at(self, start: usize) -> V;
+    /// The operand over so many tiles, where it has them.
+    fn over(self, tiles: usize) -> Option<Self>;
+    /// A vector of a tile.
+    fn vector(self, tile: usize, start: usize) -> V;
 }
 
-impl<T: Copy, V: Vector<T>> Operand<V> for Part<'_, T> {
+impl<T: Copy, V: Vector<T>> Operand<V> for &[Tile<T>] {
     #[inline(always)]
-    fn covers(self, len: usize) -> bool {
-        self.cells().len() >= len
+    fn over(self, tiles: usize) -> Option<Self> {
+        self.get(..tiles)
     }
     #[inline(always)]
-    fn at(self, start: usize) -> V {
-        V::load(&self.cells()[start..start + V::LANES])
+    fn vector(self, tile: usize, start: usize) -> V {
+        V::load(&self[tile][start..])
     }
 }
 
@@ -69,11 +69,11 @@ struct Same<V>(V);
 
 impl<V: Copy> Operand<V> for Same<V> {
     #[inline(always)]
-    fn covers(self, _: usize) -> bool {
-        true
+    fn over(self, _: usize) -> Option<Self> {
+        Some(self)
     }
     #[inline(always)]
-    fn at(self, _: usize) -> V {
+    fn vector(self, _: usize, _: usize) -> V {
         self.0
     }
 }
@@ -85,15 +85,16 @@ fn map<T: Real, V: Vector<T>>(
     (a, b, c): (impl Operand<V>, impl Operand<V>, impl Operand<V>),
     f: impl Fn(V, V, V) -> V,
 ) {
-    let target = target.cells();
-    // Said once, so that the loop needs no further checks.
-    if !(a.covers(target.len()) && b.covers(target.len()) && c.covers(target.len())) {
+    let target = target.tiles();
+    let (Some(a), Some(b), Some(c)) = (a.over(target.len()), b.over(target.len()), c.over(target.len())) else {
         return;
-    }
-    let mut start = 0;
-    while start + V::LANES <= target.len() {
-        f(a.at(start), b.at(start), c.at(start)).store(&target[start..start + V::LANES]);
-        start += V::LANES;
+    };
+    for (tile, to) in target.iter().enumerate() {
+        let mut start = 0;
+        while start < TILE {
+            f(a.vector(tile, start), b.vector(tile, start), c.vector(tile, start)).store(&to[start..]);
+            start += V::LANES;
+        }
     }
 }
 
@@ -136,16 +137,18 @@ impl<T: Real> Run<'_, T> {
 
     #[inline(always)]
     fn unary<V: Vector<T>>(self, f: impl Fn(V) -> V) {
-        map(self.target, (self.a, self.a, self.a), #[inline(always)] |a, _, _| f(a));
+        let a = self.a.tiles();
+        map(self.target, (a, a, a), #[inline(always)] |a, _, _| f(a));
     }
 
     #[inline(always)]
     fn binary<V: Vector<T>>(self, f: impl Fn(V, V) -> V) {
+        let a = self.a.tiles();
         match self.b {
-            Value::Part(b) => map(self.target, (self.a, b, b), #[inline(always)] |a, b, _| f(a, b)),
+            Value::Part(b) => map(self.target, (a, b.tiles(), b.tiles()), #[inline(always)] |a, b, _| f(a, b)),
             Value::Number(b) => {
                 let b = Same(V::splat(b));
-                map(self.target, (self.a, b, b), #[inline(always)] |a, b, _| f(a, b));
+                map(self.target, (a, b, b), #[inline(always)] |a, b, _| f(a, b));
             }
         }
     }
@@ -153,11 +156,12 @@ impl<T: Real> Run<'_, T> {
     #[inline(always)]
     fn ternary<V: Vector<T>>(self, f: impl Fn(V, V, V) -> V) {
         let same = |number| Same(V::splat(number));
+        let a = self.a.tiles();
         match (self.b, self.c) {
-            (Value::Part(b), Value::Part(c)) => map(self.target, (self.a, b, c), f),
-            (Value::Part(b), Value::Number(c)) => map(self.target, (self.a, b, same(c)), f),
-            (Value::Number(b), Value::Part(c)) => map(self.target, (self.a, same(b), c), f),
-            (Value::Number(b), Value::Number(c)) => map(self.target, (self.a, same(b), same(c)), f),
+            (Value::Part(b), Value::Part(c)) => map(self.target, (a, b.tiles(), c.tiles()), f),
+            (Value::Part(b), Value::Number(c)) => map(self.target, (a, b.tiles(), same(c)), f),
+            (Value::Number(b), Value::Part(c)) => map(self.target, (a, same(b), c.tiles()), f),
+            (Value::Number(b), Value::Number(c)) => map(self.target, (a, same(b), same(c)), f),
         }
     }
 

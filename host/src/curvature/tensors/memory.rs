@@ -3,6 +3,7 @@
 //! Everything else in [`super`] is safe code on top of the types here. A [`Part`] can only be read, a [`Target`] read
 //! and written; both are views by cells, so within a thread a target may be the same memory as a part.
 
+use super::vector::TILE;
 use gauntlet_plugin_abi::ErrorCode;
 use gauntlet_plugin_api::backend::FusedList;
 use gauntlet_plugin_api::{Error, Result};
@@ -48,6 +49,9 @@ pub(super) fn elements<T: Element>(tensor: &Tensor) -> Option<&[T]> {
     Some(unsafe { std::slice::from_raw_parts(start, len) })
 }
 
+/// A whole number of vectors of every kind.
+pub(super) type Tile<T> = [Cell<T>; TILE];
+
 /// Elements to read.
 #[derive(Clone, Copy)]
 pub(super) struct Part<'a, T>(&'a [Cell<T>]);
@@ -84,10 +88,10 @@ impl<'a, T: Copy> Part<'a, T> {
         self.0.len()
     }
 
-    /// The elements; not to be written to.
+    /// The elements, without the last ones that fill no tile; not to be written to.
     #[inline(always)]
-    pub fn cells(self) -> &'a [Cell<T>] {
-        self.0
+    pub fn tiles(self) -> &'a [Tile<T>] {
+        self.0.as_chunks().0
     }
 
     /// Asks the processor to bring the elements into its cache.
@@ -118,10 +122,10 @@ impl<'a, T: Copy> Target<'a, T> {
         Part(self.0)
     }
 
-    /// The elements.
+    /// The elements, without the last ones that fill no tile.
     #[inline(always)]
-    pub fn cells(self) -> &'a [Cell<T>] {
-        self.0
+    pub fn tiles(self) -> &'a [Tile<T>] {
+        self.0.as_chunks().0
     }
 }
 

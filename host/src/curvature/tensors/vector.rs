@@ -31,7 +31,7 @@ pub(super) trait Vector<T>: Copy {
 }
 
 /// Most lanes of any vector; every number of lanes divides it.
-pub(super) const MAX_LANES: usize = 16;
+pub(super) const TILE: usize = 16;
 
 /// An element type with its vectors.
 pub(super) trait Lanes: Copy {

@@ -1,0 +1,147 @@
+//! One number a tensor, accumulated in f64 in an order that depends on nothing but the tensor's size.
+
+use super::memory::{Element, elements};
+use gauntlet_plugin_abi::ListReduction;
+use gauntlet_plugin_api::{Error, Result};
+use rayon::prelude::*;
+use tch::{Kind, Tensor};
+
+/// Elements that are summed by one thread, in order.
+const CHUNK: usize = 16_384;
+/// Sums that run side by side within a chunk.
+const LANES: usize = 8;
+
+/// One number for each tensor of `a` (and its partner in `b` for an inner product).
+///
+/// # Errors
+///
+/// A reduction that is unknown, by name.
+pub fn reduce(kind: ListReduction, a: &[&Tensor], b: &[&Tensor]) -> Result<Vec<f64>> {
+    let known = ListReduction::ALL.iter().any(|(code, _)| *code == kind);
+    if !known {
+        return Err(Error::unsupported(format!("list reduction {}", kind.name())));
+    }
+    let partner = |index: usize| if kind == ListReduction::DOT { b[index] } else { a[index] };
+    Ok((0..a.len()).map(|index| one(kind, a[index], partner(index))).collect())
+}
+
+fn one(kind: ListReduction, a: &Tensor, b: &Tensor) -> f64 {
+    if let (Some(a), Some(b)) = (elements::<f32>(a), elements::<f32>(b)) {
+        return over(kind, a, b, f64::from);
+    }
+    if let (Some(a), Some(b)) = (elements::<f64>(a), elements::<f64>(b)) {
+        return over(kind, a, b, |x| x);
+    }
+    tch::no_grad(|| elsewhere(kind, a, b))
+}
+
+/// Chunks in parallel, their results combined in order.
+fn over<T: Element>(kind: ListReduction, a: &[T], b: &[T], wide: impl Fn(T) -> f64 + Sync) -> f64 {
+    let chunk = |(a, b): (&[T], &[T])| match kind {
+        ListReduction::DOT => lanes(a, b, |sum, x, y| sum + wide(x) * wide(y)),
+        ListReduction::SQUARED_NORM => lanes(a, b, |sum, x, _| sum + wide(x) * wide(x)),
+        ListReduction::SUM => lanes(a, b, |sum, x, _| sum + wide(x)),
+        ListReduction::MAX_ABS => a.iter().fold(0.0, |max, x| larger(max, wide(*x).abs())),
+        _ => a.iter().filter(|x| !wide(**x).is_finite()).count() as f64,
+    };
+    let chunks: Vec<f64> = match a.len() <= CHUNK {
+        true => vec![chunk((a, b))],
+        false => a.par_chunks(CHUNK).zip(b.par_chunks(CHUNK)).map(chunk).collect(),
+    };
+    match kind {
+        ListReduction::MAX_ABS => chunks.into_iter().fold(0.0, larger),
+        _ => chunks.into_iter().sum(),
+    }
+}
+
+/// A sum in `LANES` parts, which the compiler can keep in vectors.
+fn lanes<T: Element>(a: &[T], b: &[T], add: impl Fn(f64, T, T) -> f64) -> f64 {
+    let (whole_a, rest_a) = a.as_chunks::<LANES>();
+    let (whole_b, rest_b) = b.as_chunks::<LANES>();
+    let mut sums = [0.0; LANES];
+    for (a, b) in whole_a.iter().zip(whole_b) {
+        for lane in 0..LANES {
+            sums[lane] = add(sums[lane], a[lane], b[lane]);
+        }
+    }
+    let rest = rest_a.iter().zip(rest_b).fold(0.0, |sum, (a, b)| add(sum, *a, *b));
+    sums.iter().sum::<f64>() + rest
+}
+
+/// The larger of both; NaN if either is.
+fn larger(a: f64, b: f64) -> f64 {
+    if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(b) }
+}
+
+/// By libtorch, for tensors that are not dense floats on the CPU.
+fn elsewhere(kind: ListReduction, a: &Tensor, b: &Tensor) -> f64 {
+    let (a, b) = (a.to_kind(Kind::Double), b.to_kind(Kind::Double));
+    let result = match kind {
+        ListReduction::DOT => (a * b).sum(Kind::Double),
+        ListReduction::SQUARED_NORM => a.square().sum(Kind::Double),
+        ListReduction::SUM => a.sum(Kind::Double),
+        ListReduction::MAX_ABS if a.numel() == 0 => return 0.0,
+        ListReduction::MAX_ABS => a.abs().max(),
+        _ => a.isfinite().logical_not().sum(Kind::Double),
+    };
+    result.double_value(&[])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(kind: ListReduction, n: usize, expected: impl Fn(&[f64], &[f64]) -> f64) {
+        let a: Vec<f64> = (0..n).map(|i| ((i * 37 % 101) as f64 - 50.0) / 7.0).collect();
+        let b: Vec<f64> = (0..n).map(|i| ((i * 53 % 97) as f64 - 40.0) / 9.0).collect();
+        let (ta, tb) = (Tensor::from_slice(&a), Tensor::from_slice(&b));
+        let partner = if kind == ListReduction::DOT { vec![&tb] } else { vec![] };
+        let found = reduce(kind, &[&ta], &partner).unwrap()[0];
+        let expected = expected(&a, &b);
+        assert!((found - expected).abs() <= 1e-12 * expected.abs().max(1.0), "{kind:?} {n}: {found} {expected}");
+    }
+
+    #[test]
+    fn reductions_agree_with_plain_sums() {
+        for n in [0, 1, 7, 8, 9, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 5] {
+            check(ListReduction::DOT, n, |a, b| a.iter().zip(b).map(|(a, b)| a * b).sum());
+            check(ListReduction::SQUARED_NORM, n, |a, _| a.iter().map(|a| a * a).sum());
+            check(ListReduction::SUM, n, |a, _| a.iter().sum());
+            check(ListReduction::MAX_ABS, n, |a, _| a.iter().fold(0.0, |m: f64, a| m.max(a.abs())));
+            check(ListReduction::NON_FINITE, n, |_, _| 0.0);
+        }
+    }
+
+    #[test]
+    fn nan_and_infinity_are_counted_and_seen() {
+        let mut values = vec![1.0_f32; 40_000];
+        (values[3], values[39_999]) = (f32::NAN, f32::INFINITY);
+        let tensor = Tensor::from_slice(&values);
+        assert_eq!(reduce(ListReduction::NON_FINITE, &[&tensor], &[]).unwrap(), [2.0]);
+        assert!(reduce(ListReduction::MAX_ABS, &[&tensor], &[]).unwrap()[0].is_nan());
+        assert!(reduce(ListReduction(77), &[&tensor], &[]).unwrap_err().message.contains("not supported"));
+    }
+
+    #[test]
+    fn sums_of_f32_are_accumulated_in_f64() {
+        let tensor = Tensor::full([1 << 20], 1.0 + f64::from(f32::EPSILON), (Kind::Float, tch::Device::Cpu));
+        let expected = (1.0 + f64::from(f32::EPSILON)) * f64::from(1 << 20);
+        assert_eq!(reduce(ListReduction::SUM, &[&tensor], &[]).unwrap(), [expected]);
+    }
+
+    #[test]
+    fn the_sum_does_not_depend_on_the_number_of_threads() {
+        let tensor = Tensor::randn([200_003], (Kind::Float, tch::Device::Cpu));
+        let with = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| reduce(ListReduction::SQUARED_NORM, &[&tensor], &[]).unwrap()[0])
+        };
+        assert_eq!(with(1).to_bits(), with(3).to_bits());
+    }
+
+    #[test]
+    fn a_strided_tensor_is_reduced_by_its_own_elements() {
+        let tensor = Tensor::from_slice(&[1.0_f64, 2.0, 3.0, 4.0]).view([2, 2]).select(1, 0);
+        assert_eq!(reduce(ListReduction::SUM, &[&tensor], &[]).unwrap(), [4.0]);
+    }
+}
