@@ -44,7 +44,8 @@ pub enum Sharing {
     /// Every token is a case of its own.
     #[default]
     Expand,
-    /// Inputs and derivatives are summed over the tokens of a sequence first.
+    /// A sequence is a case: inputs are averaged and derivatives summed over its tokens first (KFAC-reduce of
+    /// Eschenhagen et al., arXiv 2311.00636).
     Reduce,
 }
 

@@ -46,7 +46,7 @@ impl TensorList for Tensor {}
 /// The formula sees one element of each list: first the old values of the outputs, then the inputs; it gives the new
 /// values of the outputs. Every old value is read before any is written.
 ///
-/// ```ignore
+/// ```text
 /// // m <- b m + g, w <- w - lr m
 /// fused([w, m], [&g], |[w, m], [g]| {
 ///     let m = b * m + g;

@@ -57,7 +57,11 @@ mod arguments {
     /// `run` is the run's folder, `steps` a number that replaces the configured one.
     pub fn train(config: &Path, run: &str, steps: Option<u64>, more: &[OsString]) -> Vec<OsString> {
         let run = words(["--set", &format!("run.dir={run}")]);
-        let steps = steps.map_or_else(Vec::new, |steps| words(["--set", &format!("train.max_steps={steps}")]));
+        // A short run has no room for the configured warm-up.
+        let short = |steps| {
+            words(["--set", &format!("train.max_steps={steps}"), "--set", "schedule.warmup_steps=0"])
+        };
+        let steps = steps.map_or_else(Vec::new, short);
         [words(["train", "--config"]), vec![config.into()], run, steps, more.to_vec()].concat()
     }
 
@@ -170,7 +174,7 @@ mod tests {
         let more = ["--set".into(), "train.max_steps=7".into()];
         let args = arguments::train(Path::new("/w/configs/quickstart.toml"), "runs/quickstart-2", Some(20), &more);
         let expected = "train --config /w/configs/quickstart.toml --set run.dir=runs/quickstart-2 \
-                        --set train.max_steps=20 --set train.max_steps=7";
+                        --set train.max_steps=20 --set schedule.warmup_steps=0 --set train.max_steps=7";
         assert_eq!(args.join(OsStr::new(" ")), OsStr::new(expected));
     }
 }

@@ -145,11 +145,11 @@ impl Backend for TorchBackend {
         tensors::info(tensor)
     }
 
-    fn from_bytes(&self, dtype: DType, shape: &[usize], bytes: &[u8]) -> Result<Tensor> {
+    fn tensor_from_bytes(&self, dtype: DType, shape: &[usize], bytes: &[u8]) -> Result<Tensor> {
         tensors::from_bytes(self.facts.device, dtype, shape, bytes)
     }
 
-    fn to_bytes(&self, tensor: &Tensor) -> Result<Vec<u8>> {
+    fn tensor_to_bytes(&self, tensor: &Tensor) -> Result<Vec<u8>> {
         tensors::to_bytes(tensor)
     }
 

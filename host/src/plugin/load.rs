@@ -44,7 +44,7 @@ fn root_module(image: &Image) -> Result<PluginModRef> {
     // SAFETY: the file has passed the ELF checks and carries the note; its constructors are trusted native code.
     let library = unsafe { Library::open(Some(image.dlopen_path()), RTLD_NOW | RTLD_LOCAL) }.map_err(|error| {
         let cause = error.source().map_or_else(|| error.to_string(), ToString::to_string);
-        let cause = cause.replace(&*image.dlopen_path().to_string_lossy(), "it");
+        let cause = cause.replace(&format!("{}: ", image.dlopen_path().display()), "");
         fault(image, "cannot be loaded").found(cause).hint("install the library that it needs, or build it again")
     })?;
     // SAFETY: the symbol of this name is abi_stable's header, a pointer-like handle to a static of the library.

@@ -117,7 +117,7 @@ fn saved_entry<B: Backend>(state: &session::SessionGuard<'_, B>, entry: &RawEntr
     }
     let tensor = |(index, raw): (usize, &RawTensor)| {
         let (shape, dtype) = state.info(*raw)?;
-        let bytes = state.backend.to_bytes(state.tensor(*raw)?)?;
+        let bytes = state.backend.tensor_to_bytes(state.tensor(*raw)?)?;
         let name = entry.names.get(index).map(ToString::to_string).unwrap_or_default();
         Ok(SavedTensor { name, dtype, shape, bytes })
     };
@@ -128,7 +128,7 @@ fn saved_entry<B: Backend>(state: &session::SessionGuard<'_, B>, entry: &RawEntr
 
 fn raw_entry<B: Backend>(state: &mut State<B>, entry: &SavedEntry) -> Result<RawEntry> {
     let tensors = (entry.tensors.iter())
-        .map(|saved| state.from_bytes(saved.dtype, &saved.shape, &saved.bytes))
+        .map(|saved| state.tensor_from_bytes(saved.dtype, &saved.shape, &saved.bytes))
         .collect::<Result<Vec<_>>>()?;
     Ok(RawEntry {
         name: entry.name.as_str().into(),

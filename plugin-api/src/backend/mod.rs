@@ -94,9 +94,9 @@ pub trait Backend: Send + 'static {
     /// Shape and element type.
     fn info(&self, tensor: &Self::Tensor) -> (Vec<usize>, DType);
     /// A tensor from little-endian elements in row-major order; the count has been checked.
-    fn from_bytes(&self, dtype: DType, shape: &[usize], bytes: &[u8]) -> Result<Self::Tensor>;
+    fn tensor_from_bytes(&self, dtype: DType, shape: &[usize], bytes: &[u8]) -> Result<Self::Tensor>;
     /// The elements, little-endian, row-major.
-    fn to_bytes(&self, tensor: &Self::Tensor) -> Result<Vec<u8>>;
+    fn tensor_to_bytes(&self, tensor: &Self::Tensor) -> Result<Vec<u8>>;
     /// An operation ([`TensorOp`]).
     fn op(&self, op: TensorOp, inputs: &[&Self::Tensor], scalars: &[f64], ints: &[i64]) -> Result<Vec<Self::Tensor>>;
     /// An operation with the target as first input and as output. Its shape and element type must not change.

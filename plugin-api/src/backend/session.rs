@@ -206,7 +206,7 @@ impl<B: Backend> State<B> {
         Ok(self.backend.info(self.tensor(raw)?))
     }
 
-    pub(super) fn from_bytes(&mut self, dtype: DType, shape: &[usize], bytes: &[u8]) -> Result<RawTensor> {
+    pub(super) fn tensor_from_bytes(&mut self, dtype: DType, shape: &[usize], bytes: &[u8]) -> Result<RawTensor> {
         let size = match dtype {
             DType::F32 => 4_usize,
             DType::F64 | DType::I64 => 8,
@@ -218,7 +218,7 @@ impl<B: Backend> State<B> {
             let message = format!("{} bytes for shape {shape:?} of {}", bytes.len(), dtype.name());
             return Err(Error::shape("tensor_from_bytes", message));
         }
-        let tensor = self.backend.from_bytes(dtype, shape, bytes)?;
+        let tensor = self.backend.tensor_from_bytes(dtype, shape, bytes)?;
         Ok(self.insert(tensor, true))
     }
 
@@ -284,7 +284,7 @@ impl<B: Backend> State<B> {
             DType::F64 => numbers.iter().flat_map(|x| x.to_le_bytes()).collect(),
             other => return Err(Error::unsupported(format!("random numbers of type {}", other.name()))),
         };
-        self.from_bytes(dtype, shape, &bytes)
+        self.tensor_from_bytes(dtype, shape, &bytes)
     }
 
     pub(super) fn reduce(&self, kind: ListReduction, a: &[RawTensor], b: &[RawTensor]) -> Result<Vec<f64>> {

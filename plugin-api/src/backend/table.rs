@@ -109,11 +109,11 @@ extern "C" fn tensor_from_bytes<B: Backend>(
     shape: RSlice<'_, u64>,
     bytes: RSlice<'_, u8>,
 ) -> RT<RawTensor> {
-    with(ctx, |state: &mut State<B>| state.from_bytes(dtype, &sizes(shape)?, bytes.as_slice()))
+    with(ctx, |state: &mut State<B>| state.tensor_from_bytes(dtype, &sizes(shape)?, bytes.as_slice()))
 }
 
 extern "C" fn tensor_to_bytes<B: Backend>(ctx: Ctx, tensor: RawTensor) -> RT<RVec<u8>> {
-    with(ctx, |state: &mut State<B>| Ok(state.backend.to_bytes(state.tensor(tensor)?)?.into()))
+    with(ctx, |state: &mut State<B>| Ok(state.backend.tensor_to_bytes(state.tensor(tensor)?)?.into()))
 }
 
 extern "C" fn tensor_op<B: Backend>(

@@ -136,12 +136,12 @@ impl Backend for PlainBackend {
         (tensor.shape().to_vec(), tensor.dtype())
     }
 
-    fn from_bytes(&self, dtype: DType, shape: &[usize], bytes: &[u8]) -> Result<Array> {
+    fn tensor_from_bytes(&self, dtype: DType, shape: &[usize], bytes: &[u8]) -> Result<Array> {
         self.count()?;
         Array::from_bytes(dtype, shape, bytes)
     }
 
-    fn to_bytes(&self, tensor: &Array) -> Result<Vec<u8>> {
+    fn tensor_to_bytes(&self, tensor: &Array) -> Result<Vec<u8>> {
         self.count()?;
         Ok(tensor.to_bytes())
     }

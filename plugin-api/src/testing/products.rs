@@ -186,13 +186,12 @@ impl Linearization {
             let layer = layer.ok_or_else(unknown)?;
             let (inputs, jacobian) = (self.dense.layer_inputs(layer), self.dense.layer_jacobian(layer));
             let derivatives = pull_back(&jacobian, &outputs);
-            for cases in [inputs, derivatives] {
-                let cases = match sharing {
-                    Sharing::Expand => cases,
-                    Sharing::Reduce => sums(&cases, self.dense.seq_len()),
-                };
-                factors.push(cases.t().dot(&cases) / cases.nrows() as f64);
-            }
+            let seq_len = self.dense.seq_len();
+            let pair = match sharing {
+                Sharing::Expand => [inputs, derivatives],
+                Sharing::Reduce => [sums(&inputs, seq_len) / seq_len as f64, sums(&derivatives, seq_len)],
+            };
+            factors.extend(pair.map(|cases| cases.t().dot(&cases) / cases.nrows() as f64));
         }
         Ok(Answer::matrices(factors))
     }

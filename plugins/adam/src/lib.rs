@@ -117,3 +117,6 @@ impl Optimizer for Adam {
 }
 
 export_optimizer!(Adam);
+
+#[cfg(test)]
+mod tests;

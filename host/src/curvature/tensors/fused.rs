@@ -11,7 +11,7 @@ use std::ops::Range;
 use tch::Tensor;
 
 /// Bytes of one operand that are in the first cache at a time.
-const CHUNK_BYTES: usize = 4096;
+const CHUNK_BYTES: usize = 2048;
 
 /// Runs a program in place where the tensors are dense, on the CPU and of type `T`; says whether they are.
 pub fn in_place<T: Real>(plan: &Plan, lists: &mut [FusedList<'_, Tensor>]) -> Result<bool> {

@@ -129,7 +129,7 @@ fn kronecker_factors_are_means_over_tokens_or_sequences() {
     let reduce = factors(Sharing::Reduce);
     let group =
         |m: &Array2<f64>| Array2::from_shape_fn((4, m.ncols()), |(n, j)| (0..3).map(|t| m[[3 * n + t, j]]).sum());
-    let (x, s) = (group(&x), group(&s));
+    let (x, s) = (group(&x) / 3.0, group(&s));
     near(&reduce[0], x.t().dot(&x) / 4.0);
     near(&reduce[1], s.t().dot(&s) / 4.0);
 }

@@ -1,0 +1,92 @@
+//! Nested calls of cargo: the shipped plugins, the fixtures, and crates that a test made.
+
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::LazyLock;
+
+/// The program under test.
+pub const GAUNTLET: &str = env!("CARGO_BIN_EXE_gauntlet");
+
+/// Lets cargo report what it built on standard output.
+pub const REPORT: &str = "--message-format=json-render-diagnostics";
+
+/// What a call of cargo built: the path of each shared library and program by its crate's name.
+pub type Artifacts = BTreeMap<String, PathBuf>;
+
+/// The root of the source tree.
+pub fn source_tree() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+}
+
+/// The folder that the program was built into, for example `target/release`.
+pub fn profile_dir() -> &'static Path {
+    Path::new(GAUNTLET).parent().unwrap()
+}
+
+/// The target folder of everything that is no member of the workspace.
+pub fn fixtures_dir() -> PathBuf {
+    profile_dir().parent().unwrap().join("fixtures")
+}
+
+/// The library of a shipped plugin.
+pub fn plugin(name: &str) -> &'static Path {
+    static PLUGINS: LazyLock<Artifacts> = LazyLock::new(|| {
+        let profile = match profile_dir().file_name().and_then(|name| name.to_str()) {
+            Some("debug") | None => "dev",
+            Some(profile) => profile,
+        };
+        let mut cargo = cargo(source_tree(), &["build", REPORT, "--profile", profile, "-p", "sgd", "-p", "adam"]);
+        artifacts(cargo.arg("--target-dir").arg(profile_dir().parent().unwrap()))
+    });
+    &PLUGINS[name]
+}
+
+/// The library or program of a fixture.
+pub fn fixture(name: &str) -> &'static Path {
+    static FIXTURES: LazyLock<Artifacts> = LazyLock::new(|| {
+        let folder = source_tree().join("tests/fixtures");
+        let mut built = artifacts(&mut small(&folder, &["build", REPORT, "--release", "--workspace", "--exclude", "aborting"]));
+        let mut aborting = small(&folder, &["rustc", REPORT, "--release", "-p", "aborting"]);
+        built.extend(artifacts(aborting.args(["--crate-type", "cdylib", "--", "-C", "panic=abort"])));
+        built
+    });
+    &FIXTURES[name]
+}
+
+/// A call of cargo in a folder.
+fn cargo(folder: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(args).current_dir(folder);
+    command
+}
+
+/// A call of cargo for crates outside the workspace: quick to compile, one target folder for all, so that what they
+/// depend on is compiled once. They need no libtorch, so they are not told of any.
+pub fn small(folder: &Path, args: &[&str]) -> Command {
+    let mut command = cargo(folder, args);
+    command
+        .env("CARGO_TARGET_DIR", fixtures_dir())
+        .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")
+        .env_remove("LIBTORCH")
+        .env_remove("LD_LIBRARY_PATH");
+    command
+}
+
+/// Runs a build with [`REPORT`] and gives what it built. Panics with cargo's output when it fails.
+pub fn artifacts(command: &mut Command) -> Artifacts {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}\n{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).lines().filter_map(artifact).collect()
+}
+
+/// The shared library or the program that a line of cargo's messages reports.
+fn artifact(line: &str) -> Option<(String, PathBuf)> {
+    let message: Value = serde_json::from_str(line).ok()?;
+    let name = message["target"]["name"].as_str()?.replace('_', "-");
+    let library = || message["filenames"].as_array()?.iter().filter_map(Value::as_str).find(|file| file.ends_with(".so"));
+    let file = message["executable"].as_str().or_else(library)?;
+    let is_it = ["cdylib", "bin"].iter().any(|kind| message["target"]["kind"].as_array().is_some_and(|kinds| kinds.contains(&Value::from(*kind))));
+    is_it.then(|| (name, file.into()))
+}

@@ -1,0 +1,40 @@
+//! The integration tests: one binary over the built program, the shipped plugins, and the fixtures beside it.
+//!
+//! Everything that is run was built by cargo: the program by the call that built these tests, the plugins and fixtures
+//! by nested calls, each once a process ([`built`]). Fixtures lie in `fixtures/`, recorded data in `data/`.
+
+// What the tests run, and how: plugins and fixtures, the program, small corpora and runs.
+mod built;
+mod corpus;
+mod program;
+mod skipped;
+
+// Every way in which the loader refuses a file, with its whole line and exit code.
+mod refusals;
+
+// Plugins and hosts of other versions of the ABI: which of them load each other.
+mod versions;
+
+// What a plugin's panics, errors, wrong shapes and non-finite values do to a run.
+mod errors;
+
+// `train.on_error = "skip"`: failed steps are undone, and the run is the same as if their batches did not exist.
+mod skips;
+
+// AdamW through the boundary against PyTorch, against golden values, and against a plain implementation.
+mod adamw;
+
+// A plugin that is made, built, tested and used outside the source tree.
+mod plugin_new;
+
+// The quickstart in small: prepare, train, evaluate, generate; twice the same to the bit.
+mod quickstart;
+
+// Schedules, averages, and the three ways in which a run ends.
+mod runs;
+
+// What the command line prints, and what it says of a bad configuration.
+mod cli;
+
+// Rules of the source tree: which module uses which, which crate depends on which.
+mod layers;
