@@ -73,6 +73,11 @@ impl Setup {
     pub fn supports(&self, what: Capability) -> bool {
         self.link.supports(what)
     }
+
+    /// This rank, from 0.
+    pub fn rank(&self) -> Result<u64> {
+        self.link.integer_or_fail(IntegerQuery::RANK)
+    }
 }
 
 /// The host during a step. Methods take `&self` (the state lives in the host); only `params_mut` takes `&mut self`.
@@ -108,7 +113,7 @@ impl StepContext {
         self.link.integer(IntegerQuery::TOTAL_STEPS)
     }
 
-    /// The schedule's multiplier in [0, 1] at this step.
+    /// The schedule's multiplier in [0, 1] at this step. A host without one ends the step with its error.
     pub fn schedule(&self) -> f64 {
         self.schedule_at(self.step as f64)
     }
@@ -191,6 +196,10 @@ impl StepContext {
     }
 
     /// Averages inner iterates into the run's EMA; the host then makes no update of its own.
+    ///
+    /// # Errors
+    ///
+    /// The run keeps no average (`ema.decay` is not set); [`StepContext::supports`] tells.
     pub fn ema_update(&self, params: &Params) -> Result<()> {
         self.link.ema_update(&params.raw())
     }
@@ -243,7 +252,8 @@ impl StepReport {
         Self { outcome: Outcome::MORE, ..Self::new(f64::NAN) }
     }
 
-    /// A step that counts and consumes its data, but leaves the parameters as they were.
+    /// A step that counts and consumes its data, but leaves the parameters as they were. It must not have written to
+    /// them, not even the values that they had: the host takes that as the plugin's error.
     pub fn rejected(reason: impl Into<String>) -> Self {
         Self { outcome: Outcome::REJECTED, reason: reason.into(), ..Self::new(f64::NAN) }
     }

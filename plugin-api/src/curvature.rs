@@ -20,7 +20,8 @@ pub enum Labels {
     /// The data's own targets (the "empirical Fisher").
     #[default]
     Data,
-    /// Drawn from the model's distribution, keyed by (seed, step, draw, token).
+    /// Drawn from the model's distribution with this seed; the host adds the step and the token to the key. Another
+    /// seed gives another draw.
     Sampled(u64),
 }
 

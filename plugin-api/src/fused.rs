@@ -56,7 +56,7 @@ impl TensorList for Tensor {}
 ///
 /// # Errors
 ///
-/// Lists of different length or shapes, a list that is output twice or output and input.
+/// Lists of different length, shapes or element types; a list that is output twice or output and input.
 pub fn fused<const M: usize, const N: usize>(
     outputs: [&mut dyn TensorList; M],
     inputs: [&dyn TensorList; N],

@@ -11,8 +11,9 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 /// An optimizer.
 ///
 /// `new` gets a configuration that has already been parsed (derive `Deserialize`, `Serialize` and `JsonSchema` with
-/// `deny_unknown_fields`); it checks ranges with [`crate::Error::config`]. Errors end the step, and the host restores
-/// the parameters; a panic is turned into an error too, and the instance is not used again until `load`.
+/// `deny_unknown_fields`); it checks ranges with [`crate::Error::config`]. An error ends
+/// the step (and the run, unless its policy skips failed steps: then the host restores parameters and state); a panic is
+/// turned into an error too, and the instance is not used again until `load`.
 pub trait Optimizer: Sized + Send + 'static {
     /// The kebab-case name that configurations use.
     const NAME: &'static str;
@@ -22,7 +23,7 @@ pub trait Optimizer: Sized + Send + 'static {
     const METRICS: &'static [Metric] = &[];
     /// Version of the layout of the saved state.
     const STATE_VERSION: u32 = 1;
-    /// Whether `lr` follows the run's `[schedule]`; one that does not refuses a configured schedule.
+    /// Whether `lr` follows the run's `[schedule]`; where it does not, the host refuses a configured schedule.
     const USES_SCHEDULE: bool = true;
 
     /// The plugin's own configuration, `[optimizer.config]`.
@@ -31,7 +32,8 @@ pub trait Optimizer: Sized + Send + 'static {
     /// Makes the optimizer for a run.
     fn new(config: Self::Config, setup: &Setup) -> Result<Self>;
 
-    /// Bytes of state that it will hold beside the parameters, to predict memory before step 1.
+    /// Bytes of tensors that it will hold beside the parameters, to predict memory before step 1: what `save` takes
+    /// between steps, and for long steps at most what they hold in between.
     fn state_bytes(config: &Self::Config, params: &Params) -> u64;
 
     /// One step, or one part of a long step.

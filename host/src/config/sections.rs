@@ -266,7 +266,7 @@ impl Default for Train {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OnError {
-    /// The run ends at its last good state.
+    /// The run ends; its last checkpoint stays, and nothing of the failed step is evaluated or saved.
     #[default]
     Stop,
     /// The step is undone and its batch passed over.

@@ -45,7 +45,14 @@ fn the_least_configuration_gets_every_default() {
     let config = loaded.config;
     assert_eq!(
         config.run,
-        Run { dir: "runs/run".into(), seed: 0, device: Device::Auto, threads: 0, dtype: Dtype::F32 }
+        Run {
+            dir: "runs/run".into(),
+            seed: 0,
+            device: Device::Auto,
+            threads: 0,
+            dtype: Dtype::F32,
+            grace_seconds: 25,
+        }
     );
     assert_eq!((config.data.seq_len, config.data.batch_size, config.data.order), (128, 16, Order::Shuffled));
     assert_eq!(config.data.train.as_slice(), [PathBuf::from("shards")]);

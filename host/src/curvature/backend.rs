@@ -66,8 +66,10 @@ pub struct TorchBackend {
     facts: RunFacts,
     problem: Box<dyn Problem>,
     schedule: Schedule,
-    /// Set while a stop or a save is wanted: long steps return soon.
-    pub should_return: Arc<AtomicBool>,
+    /// Set when a stop is asked for: long steps return soon.
+    pub stop: Arc<AtomicBool>,
+    /// When a long step should return at the latest, so that the host can save.
+    pub return_by: Option<Instant>,
     /// Floating-point operations of earlier processes of the run.
     pub earlier_flops: f64,
     /// Position in the data.
@@ -91,7 +93,8 @@ impl TorchBackend {
             facts,
             problem,
             schedule,
-            should_return: Arc::default(),
+            stop: Arc::default(),
+            return_by: None,
             earlier_flops: 0.0,
             streams: Streams::default(),
             ema: None,
@@ -115,6 +118,10 @@ impl TorchBackend {
     /// The problem that is optimized.
     pub fn problem(&self) -> &dyn Problem {
         self.problem.as_ref()
+    }
+
+    fn should_return(&self) -> bool {
+        self.stop.load(Ordering::Relaxed) || self.return_by.is_some_and(|by| Instant::now() >= by)
     }
 
     /// Turns the host's error into one for the plugin and remembers it with its exit code.
@@ -188,7 +195,7 @@ impl Backend for TorchBackend {
             IntegerQuery::WORLD_SIZE => Some(1),
             IntegerQuery::RANK => Some(0),
             IntegerQuery::SEED => Some(self.facts.seed),
-            IntegerQuery::SHOULD_RETURN => Some(u64::from(self.should_return.load(Ordering::Relaxed))),
+            IntegerQuery::SHOULD_RETURN => Some(u64::from(self.should_return())),
             other => return Err(Error::unsupported(other.name())),
         })
     }
@@ -209,8 +216,11 @@ impl Backend for TorchBackend {
     }
 
     fn supports(&self, what: Capability) -> bool {
-        let offered = [Capability::LOSS, Capability::LOSSES, Capability::GRADIENT, Capability::EMA_UPDATE];
-        offered.contains(&what)
+        match what {
+            Capability::LOSS | Capability::LOSSES | Capability::GRADIENT => true,
+            Capability::EMA_UPDATE => self.ema.is_some(),
+            _ => false,
+        }
     }
 
     fn draw(&mut self, purpose: Purpose, count: u64) -> Result<Position> {

@@ -4,7 +4,7 @@ mod backend;
 mod ema;
 mod problem;
 mod recorded;
-#[path = "tensors/api.rs"]
+#[path = "tensor/mod.rs"]
 pub mod tensors;
 mod transformer;
 

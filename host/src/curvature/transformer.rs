@@ -1,5 +1,5 @@
-//! A transformer on token data. Batches are cut into micro-batches here, and nowhere else are their losses and
-//! gradients summed.
+//! A transformer on training data. Batches of optimizers are cut into micro-batches here, and nowhere else are their
+//! losses and gradients summed.
 
 use super::problem::Problem;
 use crate::data::{Dataset, Stream};

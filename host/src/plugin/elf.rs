@@ -261,7 +261,7 @@ pub(crate) mod fixture {
     /// A note's descriptor.
     pub fn descriptor(abi: (u32, u32, u32), panic_unwind: u32, rustc: &str) -> Vec<u8> {
         let words = [abi.0, abi.1, abi.2, panic_unwind].map(u32::to_le_bytes).concat();
-        let mut bytes = [&&note::MAGIC[..], &words, rustc.as_bytes()].concat();
+        let mut bytes = [&note::MAGIC[..], &words, rustc.as_bytes()].concat();
         bytes.resize(DESCRIPTOR_LEN, 0);
         bytes
     }

@@ -22,6 +22,9 @@ use signals::Stop;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+/// After this time a long step should return, so that the run can be served.
+const PART: Duration = Duration::from_secs(60);
+
 /// How a run that took place ended. A run that could not begin has no ending, only faults.
 #[derive(Debug)]
 pub struct Ending {
@@ -70,8 +73,9 @@ pub fn train(loaded: &Loaded, resume: &Resume) -> Result<Ending, Vec<Fault>> {
 
 /// Steps until the end, or until a stop is asked for (`None`); saves on the way and at the end.
 fn run(prepared: &mut Prepared, saving: &mut Saving, stop: &Stop, listeners: &mut Listeners) -> Result<Option<End>> {
-    prepared.session.lock().backend.should_return = stop.flag();
+    prepared.session.lock().backend.stop = stop.flag();
     loop {
+        prepared.session.lock().backend.return_by = Some(Instant::now() + PART);
         let progress = prepared.trainer.advance(&mut |event| listeners.hear(&event))?;
         listeners.check()?;
         let (ended, stopped) = (matches!(progress, Progress::End(_)), stop.is_asked());

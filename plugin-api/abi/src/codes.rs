@@ -344,7 +344,7 @@ codes! {
     Purpose {
         /// The data of the step.
         STEP = 1,
-        /// Line search, disjoint from the step's data within an epoch.
+        /// Line search: disjoint from the steps' data as long as both together have drawn at most one epoch.
         LINE_SEARCH = 2,
     }
 }

@@ -54,8 +54,8 @@ impl<B: Backend> Instance<B> {
         self.session
     }
 
-    /// One call of `step`; linearizations end with it. A rejected step must have left the parameters alone: the host
-    /// compares or restores them.
+    /// One call of `step`; linearizations end with it. A rejected step must not have written to the parameters:
+    /// [`super::session::State::take_params_written`] tells.
     pub fn step(&mut self, step: u64) -> Result<StepResult> {
         let raw = RawStep { host: self.session.host(), step, extra: RStr::from("") };
         let report = self.raw.step(raw).into_result().map_err(Error::from);

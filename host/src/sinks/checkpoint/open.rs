@@ -1,6 +1,6 @@
 //! Opens and reads a checkpoint, comparing sizes and hashes with the manifest.
 
-use super::save::EntryInfo;
+use super::save::{EntryInfo, StateInfo};
 use super::{FORMAT, MANIFEST, Manifest, damaged, digest};
 use crate::curvature::Streams;
 use crate::error::{Exit, Fault, Result};
@@ -91,10 +91,8 @@ impl Checkpoint {
         let tensors = SafeTensors::deserialize(&bytes).map_err(|error| bad(error.to_string()))?;
         let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|error| bad(error.to_string()))?;
         let metadata = header.metadata().clone().unwrap_or_default();
-        let field = |name: &str| metadata.get(name).ok_or_else(|| bad(format!("no `{name}`")));
-        let entries: Vec<EntryInfo> =
-            serde_json::from_str(field("entries")?).map_err(|error| bad(error.to_string()))?;
-        let schema_version = field("schema_version")?.parse().map_err(|_| bad("a version that is no number".into()))?;
+        let info = metadata.get("state").ok_or_else(|| bad("no `state`".into()))?;
+        let StateInfo { schema_version, entries } = serde_json::from_str(info).map_err(|error| bad(error.to_string()))?;
         let entry = |info: EntryInfo| {
             let tensor = |name: &String| saved_tensor(&tensors, &info.name, name, &path);
             let saved = info.tensors.iter().map(tensor).collect::<Result<_>>()?;

@@ -69,14 +69,20 @@ fn optimizer_file(state: &SavedState) -> Result<Vec<u8>> {
         entry.tensors.iter().map(|tensor| (format!("{}/{}", entry.name, tensor.name), tensor)).collect::<Vec<_>>()
     });
     let named: Vec<_> = named.collect();
-    let entries: Vec<EntryInfo> = state.entries.iter().map(EntryInfo::of).collect();
-    let entries = serde_json::to_string(&entries).map_err(|error| Fault::new(Exit::Internal, error.to_string()))?;
-    let metadata = HashMap::from([
-        ("entries".to_owned(), entries),
-        ("schema_version".to_owned(), state.schema_version.to_string()),
-    ]);
+    let entries = state.entries.iter().map(EntryInfo::of).collect();
+    let info = serde_json::to_string(&StateInfo { schema_version: state.schema_version, entries });
+    let info = info.map_err(|error| Fault::new(Exit::Internal, error.to_string()))?;
+    // One key, since several would be written in an order that changes from process to process.
+    let metadata = HashMap::from([("state".to_owned(), info)]);
     let tensors = named.iter().map(|(name, t)| (name.as_str(), t.dtype, t.shape.clone(), t.bytes.as_slice()));
     serialize(tensors, Some(metadata))
+}
+
+/// An optimizer's state without its tensors.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct StateInfo {
+    pub schema_version: u32,
+    pub entries: Vec<EntryInfo>,
 }
 
 /// An entry of an optimizer's state without its tensors.

@@ -84,8 +84,9 @@ fn eigh(args: &Args<'_>, a: &Tensor) -> Result<Vec<Tensor>> {
 }
 
 fn svd(args: &Args<'_>, a: &Tensor) -> Result<Vec<Tensor>> {
-    let (u, s, vh) = Tensor::f_linalg_svd(a, false, "").map_err(|error| numerical(args, &error))?;
-    finite(args, vec![u, s, vh])
+    // `linalg_svd` would have to name a driver, which libtorch takes on a GPU only.
+    let (u, s, v) = a.f_svd(true, true).map_err(|error| numerical(args, &error))?;
+    finite(args, vec![u, s, v.transpose(-2, -1)])
 }
 
 /// A factorisation's failure: singular, not positive definite, no convergence.

@@ -152,7 +152,8 @@ fn results_own_their_storage() {
 fn in_place_keeps_the_target_and_its_type() {
     let mut a = t(&[2], &[1.0, 2.0]).to_kind(Kind::Float);
     op_in_place(TensorOp::MUL, &mut a, &[], &[3.0], &[]).unwrap();
-    op_in_place(TensorOp::COPY, &mut a, &[&(&a.to_kind(Kind::Double) + 1.0)], &[], &[]).unwrap();
+    let next = a.to_kind(Kind::Double) + 1.0;
+    op_in_place(TensorOp::COPY, &mut a, &[&next], &[], &[]).unwrap();
     assert_eq!((values(&a), a.kind()), (vec![4.0, 7.0], Kind::Float));
     op_in_place(TensorOp::FILL, &mut a, &[], &[5.0], &[]).unwrap();
     assert_eq!(values(&a), [5.0, 5.0]);

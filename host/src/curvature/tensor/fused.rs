@@ -5,7 +5,7 @@ use super::memory::{Lists, Part, Target, View, spans};
 use super::plan::{Place, Plan, Source, Step};
 use super::vector::{Kernel, Vector, run_widest};
 use gauntlet_plugin_api::Result;
-use gauntlet_plugin_api::backend::{FusedList, Program};
+use gauntlet_plugin_api::backend::FusedList;
 use std::cell::Cell;
 use std::ops::Range;
 use tch::Tensor;
