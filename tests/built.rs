@@ -15,6 +15,9 @@ pub const REPORT: &str = "--message-format=json-render-diagnostics";
 /// What a call of cargo built: the path of each shared library and program by its crate's name.
 pub type Artifacts = BTreeMap<String, PathBuf>;
 
+/// What a build came to: its artifacts, or cargo's output.
+pub type Built = Result<Artifacts, String>;
+
 /// The root of the source tree.
 pub fn source_tree() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
@@ -32,27 +35,28 @@ pub fn fixtures_dir() -> PathBuf {
 
 /// The library of a shipped plugin.
 pub fn plugin(name: &str) -> &'static Path {
-    static PLUGINS: LazyLock<Artifacts> = LazyLock::new(|| {
+    static PLUGINS: LazyLock<Built> = LazyLock::new(|| {
         let profile = match profile_dir().file_name().and_then(|name| name.to_str()) {
             Some("debug") | None => "dev",
             Some(profile) => profile,
         };
         let mut cargo = cargo(source_tree(), &["build", REPORT, "--profile", profile, "-p", "sgd", "-p", "adam"]);
-        artifacts(cargo.arg("--target-dir").arg(profile_dir().parent().unwrap()))
+        build(cargo.arg("--target-dir").arg(profile_dir().parent().unwrap()))
     });
-    &PLUGINS[name]
+    artifact(&PLUGINS, name)
 }
 
 /// The library or program of a fixture.
 pub fn fixture(name: &str) -> &'static Path {
-    static FIXTURES: LazyLock<Artifacts> = LazyLock::new(|| {
+    static FIXTURES: LazyLock<Built> = LazyLock::new(|| {
         let folder = source_tree().join("tests/fixtures");
-        let mut built = artifacts(&mut small(&folder, &["build", REPORT, "--release", "--workspace", "--exclude", "aborting"]));
-        let mut aborting = small(&folder, &["rustc", REPORT, "--release", "-p", "aborting"]);
-        built.extend(artifacts(aborting.args(["--crate-type", "cdylib", "--", "-C", "panic=abort"])));
-        built
+        let all = &["build", REPORT, "--release", "--workspace", "--exclude", "aborting"];
+        let mut built = build(&mut small(&folder, all))?;
+        let aborting = &["rustc", REPORT, "--release", "-p", "aborting", "--crate-type", "cdylib"];
+        built.extend(build(small(&folder, aborting).args(["--", "-C", "panic=abort"]))?);
+        Ok(built)
     });
-    &FIXTURES[name]
+    artifact(&FIXTURES, name)
 }
 
 /// A call of cargo in a folder.
@@ -74,19 +78,29 @@ pub fn small(folder: &Path, args: &[&str]) -> Command {
     command
 }
 
-/// Runs a build with [`REPORT`] and gives what it built. Panics with cargo's output when it fails.
-pub fn artifacts(command: &mut Command) -> Artifacts {
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{command:?}\n{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).lines().filter_map(artifact).collect()
+/// Runs a build with [`REPORT`] and gives what it built, or cargo's output when it fails.
+pub fn build(command: &mut Command) -> Built {
+    let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
+    match output.status.success() {
+        true => Ok(String::from_utf8_lossy(&output.stdout).lines().filter_map(reported).collect()),
+        false => Err(format!("{command:?}\n{}", String::from_utf8_lossy(&output.stderr))),
+    }
+}
+
+/// One of several artifacts. Panics, with cargo's output, where the build failed.
+pub fn artifact<'a>(built: &'a Built, name: &str) -> &'a Path {
+    let artifacts = built.as_ref().unwrap_or_else(|output| panic!("{output}"));
+    artifacts.get(name).unwrap_or_else(|| panic!("`{name}` is not among {:?}", artifacts.keys()))
 }
 
 /// The shared library or the program that a line of cargo's messages reports.
-fn artifact(line: &str) -> Option<(String, PathBuf)> {
+fn reported(line: &str) -> Option<(String, PathBuf)> {
     let message: Value = serde_json::from_str(line).ok()?;
-    let name = message["target"]["name"].as_str()?.replace('_', "-");
-    let library = || message["filenames"].as_array()?.iter().filter_map(Value::as_str).find(|file| file.ends_with(".so"));
-    let file = message["executable"].as_str().or_else(library)?;
-    let is_it = ["cdylib", "bin"].iter().any(|kind| message["target"]["kind"].as_array().is_some_and(|kinds| kinds.contains(&Value::from(*kind))));
-    is_it.then(|| (name, file.into()))
+    let kinds = message["target"]["kind"].as_array()?;
+    if !kinds.iter().any(|kind| kind == "cdylib" || kind == "bin") {
+        return None;
+    }
+    let mut files = message["filenames"].as_array()?.iter().filter_map(Value::as_str);
+    let file = message["executable"].as_str().or_else(|| files.find(|file| file.ends_with(".so")))?;
+    Some((message["target"]["name"].as_str()?.replace('_', "-"), file.into()))
 }

@@ -74,7 +74,7 @@ impl Run {
         let folder = tempfile::tempdir().unwrap();
         let text = format!(
             "[run]\ndir = 'run'\nthreads = 1\n\
-             [model]\nwidth = 16\nnum_layers = 1\nnum_heads = 2\nmlp_width = 32\n\
+             [model]\nwidth = 16\nnum_layers = 1\nnum_heads = 2\nmlp_width = 32\nqk_norm = true\n\
              [data]\ntrain = '{shards}'\nvalidation = '{shards}'\nseq_len = 16\nbatch_size = 4\n\
              [optimizer]\nplugin = '{plugin}'\n\
              [train]\nmax_steps = 4\n\

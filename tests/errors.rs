@@ -13,9 +13,9 @@ fn check(mode: &str, code: i32, expected: &str) {
     let run = misbehaving(mode);
     let outcome = run.train();
     let [error] = outcome.errors()[..] else { panic!("{mode}: {}", outcome.stderr) };
-    let (place, said) = error.split_once(".rs:").map_or(("", error), |(place, rest)| {
-        (place, rest.split_once(": ").map_or(rest, |(_line, rest)| rest))
-    });
+    let (place, said) = error
+        .split_once(".rs:")
+        .map_or(("", error), |(place, rest)| (place, rest.split_once(": ").map_or(rest, |(_line, rest)| rest)));
     let shown = if place.is_empty() { said.to_owned() } else { format!("{place}.rs: {said}") };
     assert_eq!((outcome.code, shown.as_str()), (code, expected), "{mode}");
     assert!(!run.file("checkpoints").exists(), "{mode}: a failed run saved a checkpoint");
@@ -50,7 +50,8 @@ fn wrong_shapes_and_types() {
     check("wrong-shape", 80, &format!("{at} `embed.weight` has shape [4096], expected [256, 16]"));
     check("wrong-dtype", 80, &format!("{at} `embed.weight` is f64, expected f32"));
     check("wrong-count", 80, &format!("{at} 1 tensors for 16 parameters"));
-    check("wrong-operator", 80, "plugin `misbehaving`: add: shapes [256, 16] and [16] differ");
+    let sizes = "The size of tensor a (256) must match the size of tensor b (16) at non-singleton dimension 0";
+    check("wrong-operator", 80, &format!("plugin `misbehaving`: add: {sizes}"));
     let plugin = "plugin `misbehaving`: evaluation_params:";
     check("wrong-evaluation-params", 80, &format!("{plugin} `embed.weight` has shape [4096], expected [256, 16]"));
 }

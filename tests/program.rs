@@ -55,12 +55,13 @@ impl Outcome {
 /// The text with this folder as `[FOLDER]`, other known folders by their names, and hashes as `[SHA256]`.
 pub fn filtered(text: &str, folder: &Path) -> String {
     let folders = [
-        (folder.to_path_buf(), "[FOLDER]"),
         (crate::built::fixtures_dir().join("release"), "[FIXTURES]"),
         (crate::built::profile_dir().to_path_buf(), "[PROGRAM]"),
+        (folder.to_path_buf(), "[FOLDER]"),
         (crate::built::source_tree().to_path_buf(), "[SOURCE]"),
     ];
-    let text = folders.iter().fold(text.to_owned(), |text, (folder, name)| text.replace(&*folder.to_string_lossy(), name));
+    let text =
+        folders.iter().fold(text.to_owned(), |text, (folder, name)| text.replace(&*folder.to_string_lossy(), name));
     let is_hash = |word: &str| word.len() == 64 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
     text.split_inclusive(|c: char| !c.is_ascii_alphanumeric())
         .map(|word| {

@@ -129,7 +129,8 @@ fn a_truncated_plugin_is_refused_wherever_it_ends() {
         let end = text.strip_prefix(&start).and_then(|rest| rest.split(':').next()?.parse::<usize>().ok());
         let end = end.unwrap_or_else(|| panic!("{len}: {text}"));
         assert!(len < end && end <= whole, "{text}");
-        let rest = format!(": found {len} bytes, expected at least {end} bytes; hint: copy or build the plugin again\n");
+        let rest =
+            format!(": found {len} bytes, expected at least {end} bytes; hint: copy or build the plugin again\n");
         assert_eq!(text, format!("{start}{end}{rest}"));
     }
 }

@@ -3,7 +3,7 @@
 //! Each version is a copy of `plugin-api` and of the plugin `sgd` with a few lines changed, in a workspace of its own
 //! under the target folder. One minor version more or less loads, whichever side has it; everything else is refused.
 
-use crate::built::{REPORT, Artifacts, artifacts, fixture, fixtures_dir, plugin, small, source_tree};
+use crate::built::{Built, REPORT, artifact, build, fixture, fixtures_dir, plugin, small, source_tree};
 use crate::corpus::Run;
 use crate::program::{filtered, gauntlet, outcome};
 use std::fs;
@@ -37,7 +37,11 @@ const MINOR: &[Edit] = &[
         "    fn evaluation_params(&self) -> RT<RVec<RawTensor>>;\n    /// New in 1.1.\n    fn later(&self) -> u32 {\n        \
          7\n    }\n",
     ),
-    ("plugin-api/src/backend/table.rs", "            metric: metric::<B>,\n", "            metric: metric::<B>, later,\n"),
+    (
+        "plugin-api/src/backend/table.rs",
+        "            metric: metric::<B>,\n",
+        "            metric: metric::<B>, later,\n",
+    ),
     (
         "plugin-api/src/backend/table.rs",
         "struct Table<B>(PhantomData<B>);\n",
@@ -74,14 +78,15 @@ const LAYOUT: &[Edit] = &[
     ("plugin-api/src/backend/instance.rs", "loss: report.loss,", "loss: report.loss.unwrap_or(f64::NAN),"),
 ];
 
-static MINOR_COPY: LazyLock<Artifacts> = LazyLock::new(|| copy("1-1", MINOR, true));
-static MAJOR_COPY: LazyLock<Artifacts> = LazyLock::new(|| copy("2-0", MAJOR, false));
-static LAYOUT_COPY: LazyLock<Artifacts> = LazyLock::new(|| copy("layout", LAYOUT, false));
+static MINOR_COPY: LazyLock<Built> = LazyLock::new(|| copy("1-1", MINOR, true));
+static MAJOR_COPY: LazyLock<Built> = LazyLock::new(|| copy("2-0", MAJOR, false));
+static LAYOUT_COPY: LazyLock<Built> = LazyLock::new(|| copy("layout", LAYOUT, false));
 
 /// Builds the plugin `sgd-NAME`, and the program `mini-host-NAME` where it is asked for, with the edits applied.
-fn copy(name: &str, edits: &[Edit], with_host: bool) -> Artifacts {
+fn copy(name: &str, edits: &[Edit], with_host: bool) -> Built {
     let (tree, to) = (source_tree(), fixtures_dir().join(format!("abi-{name}")));
-    let mut files = vec![("Cargo.lock".into(), tree.join("Cargo.lock")), ("Cargo.toml".into(), tree.join("Cargo.toml"))];
+    let mut files =
+        vec![("Cargo.lock".into(), tree.join("Cargo.lock")), ("Cargo.toml".into(), tree.join("Cargo.toml"))];
     files.extend(files_below(tree, "plugin-api", ""));
     files.extend(files_below(&tree.join("plugins"), "sgd", ""));
     files.extend(files_below(&tree.join("tests/fixtures"), "mini-host", ""));
@@ -104,8 +109,8 @@ fn copy(name: &str, edits: &[Edit], with_host: bool) -> Artifacts {
         write_if_changed(&to.join(path), &text);
     }
     assert!(left.is_empty(), "files that do not exist: {left:?}");
-    let mut build = small(&to, &["build", REPORT, "--release", "--workspace"]);
-    artifacts(if with_host { build.args(["--features", &format!("mini-host-{name}/abi-1-1")]) } else { &mut build })
+    let mut cargo = small(&to, &["build", REPORT, "--release", "--workspace"]);
+    build(if with_host { cargo.args(["--features", &format!("mini-host-{name}/abi-1-1")]) } else { &mut cargo })
 }
 
 /// The manifest of a workspace of these crates and `plugin-api`.
@@ -160,11 +165,15 @@ fn lines(text: &str, starts: &[&str]) -> Vec<String> {
 
 #[test]
 fn a_newer_plugin_trains_on_this_host() {
-    let newer = &MINOR_COPY["sgd-1-1"];
+    let newer = artifact(&MINOR_COPY, "sgd-1-1");
     let inspected = gauntlet(source_tree(), &["plugins", "inspect", newer.to_str().unwrap()]).succeeded();
     assert!(inspected.contains("\nABI      1.1.0\n"), "{inspected}");
     let run = |plugin: &Path| {
-        Run::of(plugin).set("optimizer.config.lr=0.1").set("optimizer.config.momentum=0.5").set("train.max_steps=3").finished()
+        Run::of(plugin)
+            .set("optimizer.config.lr=0.1")
+            .set("optimizer.config.momentum=0.5")
+            .set("train.max_steps=3")
+            .finished()
     };
     let (ours, theirs) = (run(plugin("sgd")), run(newer));
     assert_eq!(theirs.events("log")[0]["message"], "later call of the host: None");
@@ -174,12 +183,11 @@ fn a_newer_plugin_trains_on_this_host() {
 
 #[test]
 fn the_shipped_plugin_runs_on_a_newer_host() {
-    let newer = mini_host(&MINOR_COPY["mini-host-1-1"], plugin("sgd"));
-    assert_eq!(lines(&newer, &["host", "later"]), [
-        "host ABI 1.1.0",
-        "later call of the module: None",
-        "later method of the optimizer: 7",
-    ]);
+    let newer = mini_host(artifact(&MINOR_COPY, "mini-host-1-1"), plugin("sgd"));
+    assert_eq!(
+        lines(&newer, &["host", "later"]),
+        ["host ABI 1.1.0", "later call of the module: None", "later method of the optimizer: 7",]
+    );
     let ours = mini_host(fixture("mini-host"), plugin("sgd"));
     let numbers = ["step", "[", "live"];
     assert_eq!(lines(&newer, &numbers).len(), 6, "{newer}");
@@ -188,17 +196,20 @@ fn the_shipped_plugin_runs_on_a_newer_host() {
 
 #[test]
 fn equal_versions_reach_each_others_later_calls() {
-    let both = mini_host(&MINOR_COPY["mini-host-1-1"], &MINOR_COPY["sgd-1-1"]);
-    assert_eq!(lines(&both, &["later", "log"]), [
-        "later call of the module: Some(11)",
-        "later method of the optimizer: 11",
-        "log: later call of the host: Some(11)",
-    ]);
+    let both = mini_host(artifact(&MINOR_COPY, "mini-host-1-1"), artifact(&MINOR_COPY, "sgd-1-1"));
+    assert_eq!(
+        lines(&both, &["later", "log"]),
+        [
+            "later call of the module: Some(11)",
+            "later method of the optimizer: 11",
+            "log: later call of the host: Some(11)",
+        ]
+    );
 }
 
 #[test]
 fn a_plugin_of_another_major_version_is_refused() {
-    let path = &MAJOR_COPY["sgd-2-0"];
+    let path = artifact(&MAJOR_COPY, "sgd-2-0");
     let refused = gauntlet(source_tree(), &["plugins", "inspect", path.to_str().unwrap()]);
     let expected = "80: error: `[FIXTURES]/libsgd_2_0.so`: the major versions of the plugin ABI differ: found plugin ABI \
                     2.0.0, expected 1.x (host ABI 1.0.0); hint: rebuild the plugin against this host's \
@@ -208,10 +219,11 @@ fn a_plugin_of_another_major_version_is_refused() {
 
 #[test]
 fn a_plugin_with_other_types_is_refused_in_one_line_and_compared_at_length_on_demand() {
-    let path = LAYOUT_COPY["sgd-layout"].to_str().unwrap();
+    let path = artifact(&LAYOUT_COPY, "sgd-layout").to_str().unwrap();
     let expected = "error: plugin `[FIXTURES]/libsgd_layout.so`: its types are laid out differently at \
-                    ``: ; hint: build it again with this host's gauntlet-plugin-api; `--verbose` shows the whole \
-                    comparison\n";
+                    `0/create/create/__returns/field_0/obj/vtable/0/step/step/__returns/field_0/loss`: type ROption \
+                    instead of f64; hint: build it again with this host's gauntlet-plugin-api; `--verbose` shows the \
+                    whole comparison\n";
     let refused = gauntlet(source_tree(), &["plugins", "inspect", path]);
     assert_eq!((refused.code, filtered(&refused.stderr, source_tree()).as_str()), (80, expected));
     let verbose = gauntlet(source_tree(), &["--verbose", "plugins", "inspect", path]);
@@ -240,8 +252,8 @@ fn a_plugin_that_aborts_on_a_panic_is_refused() {
 #[test]
 fn the_macro_refuses_to_build_a_plugin_that_aborts_on_a_panic() {
     fixture("needy");
-    let mut build = small(&source_tree().join("tests/fixtures"), &["rustc", "--release", "-p", "needy"]);
-    let outcome = outcome(build.args(["--", "-C", "panic=abort"]));
+    let mut cargo = small(&source_tree().join("tests/fixtures"), &["rustc", "--release", "-p", "needy"]);
+    let outcome = outcome(cargo.args(["--", "-C", "panic=abort"]));
     assert_ne!(outcome.code, 0);
     let expected = "error: optimizer plugins must be built with panic = \"unwind\"";
     assert!(outcome.stderr.contains(expected), "{}", outcome.stderr);

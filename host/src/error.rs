@@ -117,7 +117,7 @@ impl fmt::Display for Fault {
 impl std::error::Error for Fault {}
 
 /// The system's words for an error, without Rust's `(os error N)`.
-fn reason(error: &std::io::Error) -> String {
+pub fn reason(error: &std::io::Error) -> String {
     let text = error.to_string();
     text.split(" (os error").next().unwrap_or(&text).to_lowercase()
 }

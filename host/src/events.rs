@@ -17,6 +17,12 @@ pub enum Event {
         step: u64,
         /// Its folder; empty where there was none.
         checkpoint: String,
+        /// Tokens drawn for steps by then.
+        tokens: u64,
+        /// Tokens drawn for line searches by then.
+        line_search_tokens: u64,
+        /// Floating-point operations by then.
+        flops: f64,
     },
     /// A step is finished.
     Step(Step),
@@ -28,6 +34,8 @@ pub enum Event {
         step: u64,
         /// Why.
         reason: String,
+        /// Exit code of the error: 79 for a value that is not finite, 80 for a fault of the plugin.
+        exit_code: u8,
         /// First sequence of the step's batch.
         first_sequence: u64,
         /// Sequences drawn for it.
@@ -60,6 +68,8 @@ pub enum Event {
 pub struct Started {
     /// Version of the program.
     pub version: String,
+    /// Commit that the program was built from, or `unknown`.
+    pub commit: String,
     /// Version of libtorch.
     pub libtorch: String,
     /// Device of the parameters.
@@ -72,6 +82,8 @@ pub struct Started {
     pub plugin: String,
     /// SHA-256 of the plugin's file.
     pub plugin_sha256: String,
+    /// Preset that the model begins from, or `custom`.
+    pub model: String,
     /// Elements of all parameters.
     pub num_params: u64,
     /// Bytes of state that the plugin declares.
@@ -82,6 +94,8 @@ pub struct Started {
     pub micro_batch_size: usize,
     /// Fingerprint of the training data.
     pub data: String,
+    /// Predicted tokens of one pass over the training data.
+    pub epoch_tokens: u64,
     /// Steps of the run, where it has a number.
     pub max_steps: Option<u64>,
 }
@@ -106,6 +120,8 @@ pub struct Step {
     pub gradient_equivalents: f64,
     /// Wall time of the step.
     pub seconds: f64,
+    /// Wall time of the step's losses, gradients and products, which the host computes.
+    pub call_seconds: f64,
     /// Why the plugin rejected the step's update, if it did.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub rejected: Option<String>,
@@ -136,6 +152,8 @@ pub struct Finished {
     pub step: u64,
     /// `max_steps`, `max_tokens`, `target_loss`, `stopped` or `error`.
     pub reason: String,
+    /// Exit code of the process.
+    pub exit_code: u8,
     /// The error's line.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub error: Option<String>,

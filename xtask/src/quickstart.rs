@@ -58,9 +58,7 @@ mod arguments {
     pub fn train(config: &Path, run: &str, steps: Option<u64>, more: &[OsString]) -> Vec<OsString> {
         let run = words(["--set", &format!("run.dir={run}")]);
         // A short run has no room for the configured warm-up.
-        let short = |steps| {
-            words(["--set", &format!("train.max_steps={steps}"), "--set", "schedule.warmup_steps=0"])
-        };
+        let short = |steps| words(["--set", &format!("train.max_steps={steps}"), "--set", "schedule.warmup_steps=0"]);
         let steps = steps.map_or_else(Vec::new, short);
         [words(["train", "--config"]), vec![config.into()], run, steps, more.to_vec()].concat()
     }

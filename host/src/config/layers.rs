@@ -16,8 +16,9 @@ use crate::error::{Exit, Fault, Result};
 
 /// Environment variables that begin with this name a key: `GAUNTLET_TRAIN__MAX_STEPS` is `train.max_steps`.
 pub const ENV_PREFIX: &str = "GAUNTLET_";
-/// Beginnings of variables that are not configuration: the folder of downloads, and the test run's list of skipped tests.
-pub const RESERVED_ENV: [&str; 2] = ["GAUNTLET_CACHE", "GAUNTLET_SKIPPED_LOG"];
+/// Beginnings of variables that are not configuration: the folder of downloads, the test run's list of skipped tests, and
+/// whether tests write the files that are made from the code.
+pub const RESERVED_ENV: [&str; 3] = ["GAUNTLET_BLESS", "GAUNTLET_CACHE", "GAUNTLET_SKIPPED_LOG"];
 /// The largest configuration file, in bytes: 1 MiB.
 pub const MAX_FILE_LEN: u64 = 1 << 20;
 /// The most names in a key of the environment or of `--set`.

@@ -24,8 +24,8 @@ use serde_json::{Map, Value};
 pub use layers::{ENV_PREFIX, MAX_FILE_LEN, Origins, RESERVED_ENV};
 pub use schema::known_keys;
 pub use sections::{
-    Checkpoint, Curvature, Data, Device, Dtype, Ema, Eval, OnError, Optimizer, Order, Paths, Plugins, Run, Schedule,
-    ScheduleKind, Train,
+    Checkpoint, Curvature, Data, Device, Dtype, Ema, Eval, Metrics, OnError, Optimizer, Order, Paths, Plugins, Run,
+    Schedule, ScheduleKind, Train,
 };
 
 use crate::error::{Exit, Fault, Result};
@@ -65,6 +65,9 @@ pub struct Config {
     /// Where plugins are found.
     #[serde(default)]
     pub plugins: Plugins,
+    /// The run's metrics for Prometheus.
+    #[serde(default)]
+    pub metrics: Metrics,
 }
 
 /// A configuration, and for each of its values the layer that it came from (`default` where none set it).

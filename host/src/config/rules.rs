@@ -1,6 +1,7 @@
 //! What must hold between keys, and of texts that a JSON Schema cannot describe.
 
 use serde_json::Value;
+use std::net::SocketAddr;
 
 use super::Config;
 use super::check::Problem;
@@ -14,6 +15,10 @@ pub fn texts(config: &Value) -> Vec<Problem> {
         problems.push(
             Problem::new("run.device", "unknown device").found(format_args!("`{found}`")).expected(Device::FORMS),
         );
+    }
+    if let Some(found) = text("/metrics/listen").filter(|text| text.parse::<SocketAddr>().is_err()) {
+        let problem = Problem::new("metrics.listen", "not an address").found(format_args!("`{found}`"));
+        problems.push(problem.expected("an IP address with a port, as in `127.0.0.1:9464` or `[::1]:9464`"));
     }
     let hash = |text: &str| text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit());
     if let Some(found) = text("/optimizer/sha256").filter(|text| !hash(text)) {
@@ -41,6 +46,10 @@ pub fn between_keys(config: &Config) -> Vec<Problem> {
     let (skips, window) = (config.train.max_skips, config.train.max_skips_window);
     if skips > window {
         problems.push(larger("train.max_skips", skips, "train.max_skips_window", window));
+    }
+    if config.metrics.required && !config.metrics.enabled {
+        let problem = Problem::new("metrics.required", "metrics are required, yet switched off");
+        problems.push(problem.found("`metrics.enabled` = false").hint("remove one of the two"));
     }
     problems
 }

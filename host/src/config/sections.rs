@@ -1,5 +1,6 @@
 //! The sections of a configuration: their keys, with units, defaults and ranges.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -344,4 +345,23 @@ impl Default for Curvature {
 pub struct Plugins {
     /// Folders, by absolute path, searched after the executable's own and `<prefix>/lib/gauntlet/plugins`. Default none.
     pub search_path: Vec<PathBuf>,
+}
+
+/// `[metrics]`: the run's metrics for Prometheus, over HTTP.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Metrics {
+    /// Whether they are served. Default `true`.
+    pub enabled: bool,
+    /// Address and port; port 0 means any free one. Default `127.0.0.1:9464`. There is no password: mind who can reach it.
+    #[schemars(with = "String")]
+    pub listen: SocketAddr,
+    /// Whether the run ends before its first step when it cannot listen there; else it warns and goes on. Default `false`.
+    pub required: bool,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self { enabled: true, listen: (Ipv4Addr::LOCALHOST, 9464).into(), required: false }
+    }
 }

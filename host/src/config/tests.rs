@@ -45,14 +45,7 @@ fn the_least_configuration_gets_every_default() {
     let config = loaded.config;
     assert_eq!(
         config.run,
-        Run {
-            dir: "runs/run".into(),
-            seed: 0,
-            device: Device::Auto,
-            threads: 0,
-            dtype: Dtype::F32,
-            grace_seconds: 25,
-        }
+        Run { dir: "runs/run".into(), seed: 0, device: Device::Auto, threads: 0, dtype: Dtype::F32, grace_seconds: 25 }
     );
     assert_eq!((config.data.seq_len, config.data.batch_size, config.data.order), (128, 16, Order::Shuffled));
     assert_eq!(config.data.train.as_slice(), [PathBuf::from("shards")]);
@@ -155,6 +148,8 @@ fn wrong_types_and_ranges() {
         ("optimizer.sha256=abc", "not a SHA-256 hash: found `abc`, expected 64 hexadecimal digits; hint: `sha256sum`"),
         ("run.device=cuda:", "unknown device: found `cuda:`"),
         ("run.device=cuda:+1", "unknown device: found `cuda:+1`"),
+        ("metrics.listen=9464", "wrong type: found 9464, expected a string"),
+        ("metrics.listen=localhost:9464", "not an address: found `localhost:9464`, expected an IP address with a port"),
         ("eval.foo=1", "unknown key; hint: the keys here are `batch_size`, `batches`, `every_steps`"),
     ];
     for (set, expected) in table {
@@ -216,6 +211,10 @@ fn conflicts_name_both_keys() {
         ("schedule.decay_steps=4", "`schedule.decay_steps`: only `schedule.kind` = `wsd` has it: found 4"),
         ("train.micro_batch_size=17", "larger than `data.batch_size`: found 17, expected at most 16"),
         ("train.max_skips=101", "larger than `train.max_skips_window`: found 101, expected at most 100"),
+        (
+            "metrics={required = true, enabled = false}",
+            "`metrics.required`: metrics are required, yet switched off: found `metrics.enabled` = false",
+        ),
         ("train.target_loss=2", "`train.target_loss`: needs validation data: found no `data.validation`"),
     ];
     for (set, expected) in table {
@@ -282,6 +281,7 @@ fn the_resolved_file_loads_to_the_same_configuration() {
         "train={target_loss = 1.75, max_tokens = 5, on_error = 'skip'}",
         "ema.decay=0.999",
         "plugins.search_path=['/opt/plugins']",
+        "metrics={listen = '[::1]:9500', required = true}",
     ];
     let config = Files::new(&[LEAST.as_bytes()]).load(&sets, &[]).unwrap().config;
     let text = to_resolved_toml(&config).unwrap();

@@ -2,7 +2,7 @@
 
 use super::ema::Ema;
 use super::problem::Problem;
-use super::tensors;
+use super::tensor;
 use crate::error::{Fault, Result as HostResult};
 use gauntlet_plugin_abi::{
     Capability, DType, ErrorCode, IntegerQuery, ListReduction, LogLevel, Purpose, RealQuery, TensorOp, TextQuery,
@@ -149,19 +149,19 @@ impl Backend for TorchBackend {
     type Linearization = std::convert::Infallible;
 
     fn info(&self, tensor: &Tensor) -> (Vec<usize>, DType) {
-        tensors::info(tensor)
+        tensor::info(tensor)
     }
 
     fn tensor_from_bytes(&self, dtype: DType, shape: &[usize], bytes: &[u8]) -> Result<Tensor> {
-        tensors::from_bytes(self.facts.device, dtype, shape, bytes)
+        tensor::from_bytes(self.facts.device, dtype, shape, bytes)
     }
 
     fn tensor_to_bytes(&self, tensor: &Tensor) -> Result<Vec<u8>> {
-        tensors::to_bytes(tensor)
+        tensor::to_bytes(tensor)
     }
 
     fn op(&self, op: TensorOp, inputs: &[&Tensor], scalars: &[f64], ints: &[i64]) -> Result<Vec<Tensor>> {
-        tensors::op(self.facts.device, op, inputs, scalars, ints)
+        tensor::op(self.facts.device, op, inputs, scalars, ints)
     }
 
     fn op_in_place(
@@ -172,15 +172,15 @@ impl Backend for TorchBackend {
         scalars: &[f64],
         ints: &[i64],
     ) -> Result<()> {
-        tensors::op_in_place(op, target, inputs, scalars, ints)
+        tensor::op_in_place(op, target, inputs, scalars, ints)
     }
 
     fn reduce(&self, kind: ListReduction, a: &[&Tensor], b: &[&Tensor]) -> Result<Vec<f64>> {
-        tensors::reduce(kind, a, b)
+        tensor::reduce(kind, a, b)
     }
 
     fn fused(&self, program: &Program, lists: &mut [FusedList<'_, Tensor>]) -> Result<()> {
-        tensors::fused(program, lists)
+        tensor::fused(program, lists)
     }
 
     fn integer(&self, query: IntegerQuery) -> Result<Option<u64>> {

@@ -4,8 +4,7 @@ mod backend;
 mod ema;
 mod problem;
 mod recorded;
-#[path = "tensor/mod.rs"]
-pub mod tensors;
+pub mod tensor;
 mod transformer;
 
 pub use backend::{CallCount, RunFacts, Streams, TorchBackend};

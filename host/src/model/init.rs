@@ -73,7 +73,8 @@ mod tests {
 
     #[test]
     fn statistics_follow_the_configuration() {
-        let config = ModelConfig { head_std: Some(0.02), depth_scaled_init: true, ..ModelConfig::default() };
+        let config =
+            ModelConfig { head_std: Some(0.02), depth_scaled_init: true, qk_norm: true, ..ModelConfig::default() };
         let params = init_params(&config, 7, Kind::Double, Device::Cpu);
         let kernel = 160_f64.sqrt().recip();
         assert_normal(&find(&config, &params, "embed.weight"), 1.0);

@@ -150,11 +150,10 @@ impl<'a> Cursor<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::rope::Rope;
     use super::*;
 
     fn every_option() -> ModelConfig {
-        ModelConfig { num_heads: 4, num_kv_heads: Some(2), width: 8, rope: Rope::Half, ..ModelConfig::default() }
+        ModelConfig { num_kv_heads: Some(2), width: 8, qk_norm: true, ..ModelConfig::default() }
     }
 
     #[test]

@@ -54,8 +54,9 @@ impl ModelConfig {
 }
 
 fn overlay(section: &Map<String, Value>) -> Result<ModelConfig, String> {
-    let named = section.get("preset").and_then(Value::as_str).and_then(ModelConfig::preset);
-    let mut value = serde_json::to_value(named.unwrap_or_default()).map_err(|error| error.to_string())?;
+    let name = section.get("preset").and_then(Value::as_str).unwrap_or("tiny");
+    let preset = ModelConfig::preset(name).ok_or_else(|| format!("no preset `{name}`"))?;
+    let mut value = serde_json::to_value(preset).map_err(|error| error.to_string())?;
     for (key, change) in section.iter().filter(|(key, _)| *key != "preset") {
         value[key] = change.clone();
     }
@@ -80,7 +81,7 @@ mod tests {
 
     #[test]
     fn keys_win_over_the_preset_and_the_preset_over_defaults() {
-        assert_eq!(resolve("").unwrap(), ModelConfig::default());
+        assert_eq!(resolve("").unwrap(), ModelConfig::preset("tiny").unwrap());
         let config = resolve("preset = 'paper-45m'\nnum_kv_heads = 2\nmlp = 'swiglu'").unwrap();
         let study = ModelConfig::preset("paper-45m").unwrap();
         assert_eq!(config, ModelConfig { num_kv_heads: Some(2), mlp: Mlp::Swiglu, ..study });

@@ -16,7 +16,10 @@ pub enum Mlp {
     Swiglu,
 }
 
-/// Sizes, options and initialisation of a model; the section `[model]` of a run. Defaults are the preset `tiny`.
+/// Sizes, options and initialisation of a model; the section `[model]` of a run.
+///
+/// The default is the preset `tiny` without its `head_std`: an option that a preset leaves out has to stay absent when
+/// the configuration is written and read again, so the default sets none.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ModelConfig {
@@ -88,7 +91,7 @@ impl Default for ModelConfig {
             tied_head: false,
             embedding_std: 1.0,
             kernel_std: None,
-            head_std: Some(0.02),
+            head_std: None,
             depth_scaled_init: false,
         }
     }
@@ -117,7 +120,7 @@ impl ModelConfig {
             depth_scaled_init: false,
         };
         match name {
-            "tiny" => Some(Self::default()),
+            "tiny" => Some(Self { head_std: Some(0.02), ..Self::default() }),
             "paper-45m" => Some(study(512, 2048, 4, 8)),
             "paper-150m" => Some(study(768, 3072, 12, 16)),
             _ => None,
@@ -226,7 +229,7 @@ mod tests {
         assert_eq!(keys(|c| c.width = usize::MAX), ["width"]);
         assert_eq!(keys(|c| c.num_heads = 3), ["num_heads"]);
         assert_eq!(keys(|c| c.num_heads = 160), ["num_heads"]); // heads of width 1 cannot be rotated
-        assert_eq!(keys(|c| c.num_kv_heads = Some(2)), ["num_kv_heads"]);
+        assert_eq!(keys(|c| c.num_kv_heads = Some(3)), ["num_kv_heads"]);
         assert_eq!(keys(|c| c.num_kv_heads = Some(10)), ["num_kv_heads"]);
         assert_eq!(keys(|c| c.rope_theta = f64::NAN), ["rope_theta"]);
         assert_eq!(keys(|c| c.norm_eps = 0.0), ["norm_eps"]);
@@ -243,8 +246,10 @@ mod tests {
 
     #[test]
     fn toml_round_trip_and_unknown_keys() {
-        let config = ModelConfig { num_kv_heads: Some(1), ..ModelConfig::preset("paper-45m").unwrap() };
-        assert_eq!(toml::from_str::<ModelConfig>(&toml::to_string(&config).unwrap()).unwrap(), config);
+        let grouped = ModelConfig { num_kv_heads: Some(1), kernel_std: Some(0.1), ..ModelConfig::default() };
+        for config in PRESETS.iter().filter_map(|name| ModelConfig::preset(name)).chain([grouped]) {
+            assert_eq!(toml::from_str::<ModelConfig>(&toml::to_string(&config).unwrap()).unwrap(), config);
+        }
         assert_eq!(toml::from_str::<ModelConfig>("mlp = \"gelu\"").unwrap().mlp, Mlp::Gelu);
         assert!(toml::from_str::<ModelConfig>("widht = 3").is_err());
     }

@@ -54,7 +54,9 @@ fn tokens(batch: i64, length: i64) -> Tensor {
     (&count * &count * 3 + &count).remainder(11).reshape([batch, length])
 }
 
+/// A model on one thread: its matrices are too small to share, and waiting threads slow down other tests.
 fn model(config: &ModelConfig) -> Transformer {
+    tch::set_num_threads(1);
     Transformer::new(config.clone(), Device::Cpu, Kind::Double).unwrap()
 }
 

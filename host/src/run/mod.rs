@@ -54,8 +54,9 @@ pub fn train(loaded: &Loaded, resume: &Resume) -> Result<Ending, Vec<Fault>> {
     if let Some(checkpoint) = &checkpoint {
         resume.restore(checkpoint, &mut prepared)?;
     }
+    let metrics = listeners::metrics(config, &prepared.plugin).map_err(one)?;
     let folder = folder.create(config, &prepared.model).map_err(one)?;
-    let mut listeners = Listeners::open(folder.path()).map_err(one)?;
+    let mut listeners = Listeners::open(folder.path(), metrics).map_err(one)?;
     listeners.hear(&Event::Started(prepared.started.clone()));
     resume.announce(checkpoint.as_ref(), &mut |event| listeners.hear(&event));
     let mut saving = Saving::new(&config.checkpoint, folder.checkpoints(), checkpoint.as_ref());
@@ -104,6 +105,7 @@ fn finished(ending: &Ending, prepared: &Prepared, started: Instant) -> Event {
     Event::Finished(Finished {
         step: ending.step,
         reason: ending.reason.into(),
+        exit_code: ending.code,
         error: ending.fault.as_ref().map(ToString::to_string),
         validation_loss: prepared.trainer.validation_loss(),
         seconds: started.elapsed().as_secs_f64(),

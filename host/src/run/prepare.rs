@@ -11,6 +11,7 @@ use crate::plugin::{Plugin, PluginOptimizer, SearchPath, file, state_bytes};
 use crate::sinks::checkpoint::{Manifest, OptimizerInfo};
 use crate::trainer::{Ends, Evaluator, Options, Policy, Trainer, multiplier};
 use gauntlet_plugin_api::backend::{InitialParams, Session};
+use gauntlet_plugin_api::metadata::Metadata;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -25,6 +26,8 @@ pub struct Prepared {
     pub manifest: Manifest,
     pub started: Started,
     pub model: ModelConfig,
+    /// What the plugin says about itself.
+    pub plugin: Metadata,
 }
 
 impl Prepared {
@@ -57,7 +60,7 @@ impl Prepared {
         let evaluator = validation
             .map(|validation| Evaluator::new(model.clone(), validation, config.eval.batches, config.eval.batch_size));
         let trainer = Trainer::new(optimizer, options(config, &plugin, evaluator));
-        Ok(Self { trainer, session, manifest, started, model: model.config().clone() })
+        Ok(Self { trainer, session, manifest, started, model: model.config().clone(), plugin: plugin.metadata })
     }
 }
 
@@ -172,6 +175,7 @@ fn started(
 ) -> Started {
     Started {
         version: env!("CARGO_PKG_VERSION").into(),
+        commit: env!("GAUNTLET_COMMIT").into(),
         libtorch: gauntlet_torch_ext::libtorch_version().into(),
         device: match device {
             Device::Cuda(index) => format!("cuda:{index}"),
@@ -181,11 +185,13 @@ fn started(
         seed: config.run.seed,
         plugin: plugin.metadata.name.clone(),
         plugin_sha256: plugin.image.sha256.clone(),
+        model: config.model.get("preset").and_then(Value::as_str).unwrap_or("custom").into(),
         num_params: num_params(model) as u64,
         state_bytes: 0,
         tokens_per_step: (config.data.batch_size * config.data.seq_len) as u64,
         micro_batch_size: 0,
         data: data.fingerprint(),
+        epoch_tokens: data.windows() * data.seq_len() as u64,
         max_steps: config.train.max_steps,
     }
 }

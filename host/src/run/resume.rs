@@ -86,12 +86,21 @@ impl Resume {
 
     /// Says where the run goes on.
     pub(super) fn announce(&self, checkpoint: Option<&Checkpoint>, emit: &mut dyn FnMut(Event)) {
-        let resumed = match (checkpoint, &self.from) {
-            (Some(checkpoint), _) => (checkpoint.manifest.step, checkpoint.path.display().to_string()),
-            (None, From::Auto) => (0, String::new()),
-            (None, _) => return,
+        let Some(Checkpoint { manifest, path, .. }) = checkpoint else {
+            if self.from == From::Auto {
+                let (step, checkpoint) = (0, String::new());
+                emit(Event::Resumed { step, checkpoint, tokens: 0, line_search_tokens: 0, flops: 0.0 });
+            }
+            return;
         };
-        emit(Event::Resumed { step: resumed.0, checkpoint: resumed.1 });
+        let tokens = |purpose: &str| manifest.sequences.get(purpose).copied().unwrap_or(0) * manifest.seq_len as u64;
+        emit(Event::Resumed {
+            step: manifest.step,
+            checkpoint: path.display().to_string(),
+            tokens: tokens("step"),
+            line_search_tokens: tokens("line_search"),
+            flops: manifest.flops,
+        });
     }
 }
 
@@ -99,7 +108,7 @@ impl Resume {
 fn place_for(checkpoint: &Checkpoint, dir: &Path) -> Result<Place> {
     let folder = dir.join("checkpoints");
     let own = checkpoint.path.canonicalize().ok().zip(folder.canonicalize().ok());
-    if !own.is_some_and(|(path, folder)| path.parent() == Some(folder.as_path())) {
+    if own.is_none_or(|(path, folder)| path.parent() != Some(folder.as_path())) {
         return Place::new(dir);
     }
     let at = (checkpoint.manifest.step, checkpoint.manifest.part);

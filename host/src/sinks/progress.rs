@@ -37,9 +37,9 @@ impl Progress {
             Event::Resumed { checkpoint, .. } if checkpoint.is_empty() => {
                 self.line("no checkpoint: begins at the start")
             }
-            Event::Resumed { step, checkpoint } => {
+            Event::Resumed { step, checkpoint, tokens, .. } => {
                 self.line(&format!("resumed after step {step} from {}", printable(checkpoint)));
-                self.recent = VecDeque::from([(Instant::now(), *step, 0)]);
+                self.recent = VecDeque::from([(Instant::now(), *step, *tokens)]);
             }
             Event::Step(step) => self.step(step),
             Event::Evaluated(evaluated) => {

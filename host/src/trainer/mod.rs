@@ -17,7 +17,7 @@ use crate::plugin::PluginOptimizer;
 use gauntlet_plugin_abi::{LogLevel, Purpose};
 use gauntlet_plugin_api::backend::{Outcome, SavedState, StepResult};
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tch::Tensor;
 use transaction::Transactions;
 
@@ -109,6 +109,8 @@ pub struct Trainer {
     part: u64,
     validation_loss: Option<f64>,
     step_started: Option<Instant>,
+    /// Time of all calls before the step in progress.
+    call_time: Duration,
     undeclared: BTreeSet<String>,
 }
 
@@ -117,8 +119,18 @@ impl Trainer {
     pub fn new(optimizer: PluginOptimizer, options: Options) -> Self {
         let session = optimizer.session();
         let transactions = Transactions::new(options.policy);
-        let (validation_loss, step_started, undeclared) = (None, None, BTreeSet::new());
-        Self { optimizer, session, options, transactions, step: 0, part: 0, validation_loss, step_started, undeclared }
+        Self {
+            optimizer,
+            session,
+            options,
+            transactions,
+            step: 0,
+            part: 0,
+            validation_loss: None,
+            step_started: None,
+            call_time: Duration::ZERO,
+            undeclared: BTreeSet::new(),
+        }
     }
 
     /// Goes on where a checkpoint was made; parameters, optimizer, average and data position are already there.
@@ -211,14 +223,16 @@ impl Trainer {
     }
 
     fn report(&mut self, result: StepResult, started: Instant, emit: &mut dyn FnMut(Event)) {
-        let (metrics, logs, flops, unit) = {
+        let (metrics, logs, flops, unit, call_time) = {
             let mut state = self.session.lock();
             let mut metrics = std::mem::take(&mut state.backend.metrics);
             metrics.extend(result.metrics);
             let logs = std::mem::take(&mut state.backend.logs);
-            let flops = state.backend.flops();
-            (metrics, logs, flops, 3.0 * state.backend.problem().forward_flops(state.backend.facts().batch_size))
+            let backend = &state.backend;
+            let unit = 3.0 * backend.problem().forward_flops(backend.facts().batch_size);
+            (metrics, logs, backend.flops(), unit, backend.calls.values().map(|count| count.time).sum())
         };
+        let calls_before = std::mem::replace(&mut self.call_time, call_time);
         logs.into_iter().for_each(|(level, message)| emit(log(level, message)));
         let metrics = self.declared(metrics, emit);
         emit(Event::Step(Step {
@@ -230,6 +244,7 @@ impl Trainer {
             flops,
             gradient_equivalents: if unit > 0.0 { flops / unit } else { 0.0 },
             seconds: started.elapsed().as_secs_f64(),
+            call_seconds: call_time.saturating_sub(calls_before).as_secs_f64(),
             rejected: match result.outcome {
                 Outcome::Rejected(reason) => Some(reason),
                 _ => None,

@@ -246,7 +246,8 @@ fn passed_over(session: &'static TorchSession, before: &Streams) -> Streams {
 fn skipped(step: u64, before: &Streams, after: &Streams, fault: &Fault) -> Event {
     let first_sequence = before.drawn(Purpose::STEP);
     let sequences = after.drawn(Purpose::STEP) - first_sequence;
-    Event::Skipped { step, reason: fault.to_string(), first_sequence, sequences }
+    let (reason, exit_code) = (fault.to_string(), fault.exit as u8);
+    Event::Skipped { step, reason, exit_code, first_sequence, sequences }
 }
 
 /// Repeated steps were reported when they first ran.

@@ -189,6 +189,7 @@ pub struct HostOps {
     /// A log line: level, target, message.
     pub log: for<'a> extern "C" fn(Ctx, LogLevel, RStr<'a>, RStr<'a>),
     /// The value of a declared metric.
-    #[sabi(last_prefix_field)] // Stays here for all of 1.x; later fields go below, each with `missing_field(option)`.
+    #[sabi(last_prefix_field)]
+    // Stays here for all of 1.x; later fields go below, each with `missing_field(option)`.
     pub metric: for<'a> extern "C" fn(Ctx, RStr<'a>, f64) -> RT<()>,
 }

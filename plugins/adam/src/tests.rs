@@ -33,7 +33,8 @@ fn three_steps_are_those_of_torch() {
 #[test]
 fn a_group_has_its_own_settings() {
     let specs = vec![ParamSpec::new("w", &[1, 1], Role::Hidden), ParamSpec::new("b", &[1], Role::Bias)];
-    let config = json!({ "lr": 0.1, "weight_decay": 0.5, "groups": [{ "roles": ["bias"], "set": { "weight_decay": 0.0 } }] });
+    let config =
+        json!({ "lr": 0.1, "weight_decay": 0.5, "groups": [{ "roles": ["bias"], "set": { "weight_decay": 0.0 } }] });
     let gradients = vec![vec![vec![0.0], vec![0.0]]];
     let mut harness = Harness::<Adam>::with_gradients(config, specs, vec![vec![1.0], vec![1.0]], gradients).unwrap();
     harness.step().unwrap();
@@ -56,5 +57,9 @@ fn values_out_of_range_and_empty_groups_are_refused() {
         refused(json!({ "groups": [{ "names": ["q"], "set": {} }] })),
         "groups[0].names: no parameter is named `q`"
     );
-    assert!(refused(json!({ "beta": 1 })).starts_with("beta: unknown field `beta`"), "{}", refused(json!({ "beta": 1 })));
+    assert!(
+        refused(json!({ "beta": 1 })).starts_with("beta: unknown field `beta`"),
+        "{}",
+        refused(json!({ "beta": 1 }))
+    );
 }

@@ -15,7 +15,8 @@ pub(super) fn run(program: &Program, lists: &mut [FusedList<'_, Tensor>]) -> Res
             let result = evaluate(statement, &elements, &registers)?;
             registers[statement.register] = Some(result);
         }
-        let results = program.stores.iter().map(|(list, operand)| Ok((*list, value(operand, &elements, &registers)?.copy())));
+        let results =
+            program.stores.iter().map(|(list, operand)| Ok((*list, value(operand, &elements, &registers)?.copy())));
         for (list, result) in results.collect::<Result<Vec<_>>>()? {
             elements[list].shallow_clone().copy_(&result);
         }
@@ -81,7 +82,9 @@ mod tests {
     #[test]
     fn both_paths_agree_bit_for_bit() {
         let code = |text: &[(FusedOp, u32, f64)]| {
-            text.iter().map(|(op, index, value)| RawInstruction { op: *op, index: *index, value: *value }).collect::<Vec<_>>()
+            text.iter()
+                .map(|(op, index, value)| RawInstruction { op: *op, index: *index, value: *value })
+                .collect::<Vec<_>>()
         };
         let program = code(&[
             (FusedOp::LOAD, 0, 0.0),
@@ -106,11 +109,11 @@ mod tests {
             let (w, g) = (Tensor::randn([37, 5], (kind, Device::Cpu)), Tensor::randn([37, 5], (kind, Device::Cpu)));
             let fast = vec![w.copy()];
             let mut lists = [FusedList::Write(fast), FusedList::Read(vec![&g])];
-            crate::curvature::tensors::fused(&program, &mut lists).unwrap();
+            crate::curvature::tensor::fused(&program, &mut lists).unwrap();
             let [FusedList::Write(fast), _] = lists else { unreachable!("the first list is written") };
             let (slow, slow_g) = (w.transpose(0, 1).copy().transpose(0, 1), g.transpose(0, 1).copy().transpose(0, 1));
             let mut lists = [FusedList::Write(vec![slow]), FusedList::Read(vec![&slow_g])];
-            crate::curvature::tensors::fused(&program, &mut lists).unwrap();
+            crate::curvature::tensor::fused(&program, &mut lists).unwrap();
             let [FusedList::Write(slow), _] = lists else { unreachable!("the first list is written") };
             assert!(fast[0].equal(&slow[0]));
         }

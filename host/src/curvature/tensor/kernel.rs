@@ -116,39 +116,111 @@ impl<T: Real> Run<'_, T> {
         let (zero, one, minus_one) = (number(0.0), number(1.0), number(-1.0));
         match self.action {
             Action::Chain(first, second) => self.chain::<V>(first, second),
-            Action::Lerp => self.ternary(#[inline(always)] |a: V, b, c| a.sub(b).mul(c).add(b)),
-            Action::Root => self.ternary(#[inline(always)] |a: V, b, c| a.sqrt().div(b).add(c)),
-            Action::Copy => self.unary(#[inline(always)] |a: V| a),
-            Action::Fill => self.binary(#[inline(always)] |_: V, b| b),
-            Action::Max => self.binary(#[inline(always)] |a: V, b| a.if_equal(a, b.if_less(a, a, b), a)),
-            Action::Min => self.binary(#[inline(always)] |a: V, b| a.if_equal(a, a.if_less(b, a, b), a)),
-            Action::Pow => self.binary(#[inline(always)] |a: V, b| a.map(b, T::pow)),
-            Action::Less => self.binary(#[inline(always)] |a: V, b| a.if_less(b, one, zero)),
-            Action::LessEqual => self.binary(#[inline(always)] |a: V, b| a.if_less_equal(b, one, zero)),
-            Action::Equal => self.binary(#[inline(always)] |a: V, b| a.if_equal(b, one, zero)),
-            Action::Select => self.ternary(#[inline(always)] |a: V, b, c| a.if_equal(zero, c, b)),
+            Action::Lerp => self.ternary(
+                #[inline(always)]
+                |a: V, b, c| a.sub(b).mul(c).add(b),
+            ),
+            Action::Root => self.ternary(
+                #[inline(always)]
+                |a: V, b, c| a.sqrt().div(b).add(c),
+            ),
+            Action::Copy => self.unary(
+                #[inline(always)]
+                |a: V| a,
+            ),
+            Action::Fill => self.binary(
+                #[inline(always)]
+                |_: V, b| b,
+            ),
+            Action::Max => self.binary(
+                #[inline(always)]
+                |a: V, b| a.if_equal(a, b.if_less(a, a, b), a),
+            ),
+            Action::Min => self.binary(
+                #[inline(always)]
+                |a: V, b| a.if_equal(a, a.if_less(b, a, b), a),
+            ),
+            Action::Pow => self.binary(
+                #[inline(always)]
+                |a: V, b| a.map(b, T::pow),
+            ),
+            Action::Less => self.binary(
+                #[inline(always)]
+                |a: V, b| a.if_less(b, one, zero),
+            ),
+            Action::LessEqual => self.binary(
+                #[inline(always)]
+                |a: V, b| a.if_less_equal(b, one, zero),
+            ),
+            Action::Equal => self.binary(
+                #[inline(always)]
+                |a: V, b| a.if_equal(b, one, zero),
+            ),
+            Action::Select => self.ternary(
+                #[inline(always)]
+                |a: V, b, c| a.if_equal(zero, c, b),
+            ),
             // Adding 0 makes -0 positive.
-            Action::Abs => self.unary(#[inline(always)] |a: V| a.if_less(zero, a.mul(minus_one), a).add(zero)),
-            Action::Sign => self.unary(#[inline(always)] |a: V| zero.if_less(a, one, a.if_less(zero, minus_one, zero))),
-            Action::Exp => self.unary(#[inline(always)] |a: V| a.map(a, #[inline(always)] |a, _| a.exp())),
-            Action::Log => self.unary(#[inline(always)] |a: V| a.map(a, #[inline(always)] |a, _| a.log())),
+            Action::Abs => self.unary(
+                #[inline(always)]
+                |a: V| a.if_less(zero, a.mul(minus_one), a).add(zero),
+            ),
+            Action::Sign => self.unary(
+                #[inline(always)]
+                |a: V| zero.if_less(a, one, a.if_less(zero, minus_one, zero)),
+            ),
+            Action::Exp => self.unary(
+                #[inline(always)]
+                |a: V| {
+                    a.map(
+                        a,
+                        #[inline(always)]
+                        |a, _| a.exp(),
+                    )
+                },
+            ),
+            Action::Log => self.unary(
+                #[inline(always)]
+                |a: V| {
+                    a.map(
+                        a,
+                        #[inline(always)]
+                        |a, _| a.log(),
+                    )
+                },
+            ),
         }
     }
 
     #[inline(always)]
     fn unary<V: Vector<T>>(self, f: impl Fn(V) -> V) {
         let a = self.a.tiles();
-        map(self.target, (a, a, a), #[inline(always)] |a, _, _| f(a));
+        map(
+            self.target,
+            (a, a, a),
+            #[inline(always)]
+            |a, _, _| f(a),
+        );
     }
 
     #[inline(always)]
     fn binary<V: Vector<T>>(self, f: impl Fn(V, V) -> V) {
         let a = self.a.tiles();
         match self.b {
-            Value::Part(b) => map(self.target, (a, b.tiles(), b.tiles()), #[inline(always)] |a, b, _| f(a, b)),
+            Value::Part(b) => map(
+                self.target,
+                (a, b.tiles(), b.tiles()),
+                #[inline(always)]
+                |a, b, _| f(a, b),
+            ),
             Value::Number(b) => {
                 let b = Same(V::splat(b));
-                map(self.target, (a, b, b), #[inline(always)] |a, b, _| f(a, b));
+                map(
+                    self.target,
+                    (a, b, b),
+                    #[inline(always)]
+                    |a, b, _| f(a, b),
+                );
             }
         }
     }
@@ -168,13 +240,41 @@ impl<T: Real> Run<'_, T> {
     #[inline(always)]
     fn chain<V: Vector<T>>(self, first: Arithmetic, second: Option<Arithmetic>) {
         match first {
-            Arithmetic::Add => self.chain_second(second, #[inline(always)] |a: V, b| a.add(b)),
-            Arithmetic::Sub => self.chain_second(second, #[inline(always)] |a: V, b| a.sub(b)),
-            Arithmetic::ReverseSub => self.chain_second(second, #[inline(always)] |a: V, b| b.sub(a)),
-            Arithmetic::Mul => self.chain_second(second, #[inline(always)] |a: V, b| a.mul(b)),
-            Arithmetic::Div => self.chain_second(second, #[inline(always)] |a: V, b| a.div(b)),
-            Arithmetic::ReverseDiv => self.chain_second(second, #[inline(always)] |a: V, b| b.div(a)),
-            Arithmetic::Sqrt => self.chain_second(second, #[inline(always)] |a: V, _| a.sqrt()),
+            Arithmetic::Add => self.chain_second(
+                second,
+                #[inline(always)]
+                |a: V, b| a.add(b),
+            ),
+            Arithmetic::Sub => self.chain_second(
+                second,
+                #[inline(always)]
+                |a: V, b| a.sub(b),
+            ),
+            Arithmetic::ReverseSub => self.chain_second(
+                second,
+                #[inline(always)]
+                |a: V, b| b.sub(a),
+            ),
+            Arithmetic::Mul => self.chain_second(
+                second,
+                #[inline(always)]
+                |a: V, b| a.mul(b),
+            ),
+            Arithmetic::Div => self.chain_second(
+                second,
+                #[inline(always)]
+                |a: V, b| a.div(b),
+            ),
+            Arithmetic::ReverseDiv => self.chain_second(
+                second,
+                #[inline(always)]
+                |a: V, b| b.div(a),
+            ),
+            Arithmetic::Sqrt => self.chain_second(
+                second,
+                #[inline(always)]
+                |a: V, _| a.sqrt(),
+            ),
         }
     }
 
@@ -182,13 +282,34 @@ impl<T: Real> Run<'_, T> {
     fn chain_second<V: Vector<T>>(self, second: Option<Arithmetic>, first: impl Fn(V, V) -> V) {
         match second {
             None => self.binary(first),
-            Some(Arithmetic::Add) => self.ternary(#[inline(always)] |a, b, c| first(a, b).add(c)),
-            Some(Arithmetic::Sub) => self.ternary(#[inline(always)] |a, b, c| first(a, b).sub(c)),
-            Some(Arithmetic::ReverseSub) => self.ternary(#[inline(always)] |a, b, c: V| c.sub(first(a, b))),
-            Some(Arithmetic::Mul) => self.ternary(#[inline(always)] |a, b, c| first(a, b).mul(c)),
-            Some(Arithmetic::Div) => self.ternary(#[inline(always)] |a, b, c| first(a, b).div(c)),
-            Some(Arithmetic::ReverseDiv) => self.ternary(#[inline(always)] |a, b, c: V| c.div(first(a, b))),
-            Some(Arithmetic::Sqrt) => self.binary(#[inline(always)] |a, b| first(a, b).sqrt()),
+            Some(Arithmetic::Add) => self.ternary(
+                #[inline(always)]
+                |a, b, c| first(a, b).add(c),
+            ),
+            Some(Arithmetic::Sub) => self.ternary(
+                #[inline(always)]
+                |a, b, c| first(a, b).sub(c),
+            ),
+            Some(Arithmetic::ReverseSub) => self.ternary(
+                #[inline(always)]
+                |a, b, c: V| c.sub(first(a, b)),
+            ),
+            Some(Arithmetic::Mul) => self.ternary(
+                #[inline(always)]
+                |a, b, c| first(a, b).mul(c),
+            ),
+            Some(Arithmetic::Div) => self.ternary(
+                #[inline(always)]
+                |a, b, c| first(a, b).div(c),
+            ),
+            Some(Arithmetic::ReverseDiv) => self.ternary(
+                #[inline(always)]
+                |a, b, c: V| c.div(first(a, b)),
+            ),
+            Some(Arithmetic::Sqrt) => self.binary(
+                #[inline(always)]
+                |a, b| first(a, b).sqrt(),
+            ),
         }
     }
 }

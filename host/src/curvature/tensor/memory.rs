@@ -49,6 +49,9 @@ pub(super) fn elements<T: Element>(tensor: &Tensor) -> Option<&[T]> {
     Some(unsafe { std::slice::from_raw_parts(start, len) })
 }
 
+/// Whether a list is written, and start and number of each of its tensors' elements.
+type Located<T> = (bool, Vec<(*mut T, usize)>);
+
 /// A whole number of vectors of every kind.
 pub(super) type Tile<T> = [Cell<T>; TILE];
 
@@ -149,7 +152,7 @@ impl<'a, T: Element> Lists<'a, T> {
     ///
     /// Lists of different lengths or sizes; memory that is written and appears a second time.
     pub fn new(lists: &'a mut [FusedList<'_, Tensor>]) -> Result<Option<Self>> {
-        let found: Option<Vec<(bool, Vec<(*mut T, usize)>)>> = (lists.iter())
+        let found: Option<Vec<Located<T>>> = (lists.iter())
             .map(|list| match list {
                 FusedList::Write(tensors) => Some((true, tensors.iter().map(dense).collect::<Option<_>>()?)),
                 FusedList::Read(tensors) => Some((false, tensors.iter().map(|t| dense(t)).collect::<Option<_>>()?)),

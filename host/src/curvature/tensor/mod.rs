@@ -47,5 +47,7 @@ fn error(at: &str, error: &TchError) -> Error {
 
 /// libtorch does not classify its errors; these words are in those about shapes.
 fn is_about_shape(line: &str) -> bool {
-    ["size of tensor", "shape", "shapes", "sizes", "dimension", "must match", "expected size"].iter().any(|word| line.contains(word))
+    ["size of tensor", "shape", "shapes", "sizes", "dimension", "must match", "expected size"]
+        .iter()
+        .any(|word| line.contains(word))
 }

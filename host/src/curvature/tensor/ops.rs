@@ -23,19 +23,22 @@ struct Args<'a> {
 impl Args<'_> {
     /// Input `index`.
     fn input(&self, index: usize) -> Result<&Tensor> {
-        let missing = || Error::argument(self.op.name(), format!("{} inputs, expected more than {index}", self.inputs.len()));
+        let missing =
+            || Error::argument(self.op.name(), format!("{} inputs, expected more than {index}", self.inputs.len()));
         self.inputs.get(index).copied().ok_or_else(missing)
     }
 
     /// Scalar `index`.
     fn scalar(&self, index: usize) -> Result<f64> {
-        let missing = || Error::argument(self.op.name(), format!("{} numbers, expected more than {index}", self.scalars.len()));
+        let missing =
+            || Error::argument(self.op.name(), format!("{} numbers, expected more than {index}", self.scalars.len()));
         self.scalars.get(index).copied().ok_or_else(missing)
     }
 
     /// Integer `index`.
     fn int(&self, index: usize) -> Result<i64> {
-        let missing = || Error::argument(self.op.name(), format!("{} integers, expected more than {index}", self.ints.len()));
+        let missing =
+            || Error::argument(self.op.name(), format!("{} integers, expected more than {index}", self.ints.len()));
         self.ints.get(index).copied().ok_or_else(missing)
     }
 
@@ -44,7 +47,9 @@ impl Args<'_> {
         let dim = self.int(index)?;
         match usize::try_from(dim).is_ok_and(|dim| dim < rank) {
             true => Ok(dim),
-            false => Err(Error::argument(self.op.name(), format!("dimension {dim} of a tensor with {rank} dimensions"))),
+            false => {
+                Err(Error::argument(self.op.name(), format!("dimension {dim} of a tensor with {rank} dimensions")))
+            }
         }
     }
 
@@ -79,14 +84,8 @@ fn owned(op: TensorOp, output: &Tensor) -> Tensor {
 }
 
 /// Operations whose result may share storage with their input.
-const VIEWS: [TensorOp; 6] = [
-    TensorOp::TRANSPOSE,
-    TensorOp::RESHAPE,
-    TensorOp::SLICE,
-    TensorOp::BROADCAST_TO,
-    TensorOp::CAST,
-    TensorOp::DIAG,
-];
+const VIEWS: [TensorOp; 6] =
+    [TensorOp::TRANSPOSE, TensorOp::RESHAPE, TensorOp::SLICE, TensorOp::BROADCAST_TO, TensorOp::CAST, TensorOp::DIAG];
 
 /// Runs an operation with the target as first input and as output.
 ///

@@ -36,13 +36,18 @@ pub fn from_bytes(device: Device, dtype: DType, shape: &[usize], bytes: &[u8]) -
     let kind = kind(dtype)?;
     let count: usize = shape.iter().product();
     if count * kind.elt_size_in_bytes() != bytes.len() {
-        return Err(Error::shape("from_bytes", format!("{} bytes for shape {shape:?} of {}", bytes.len(), dtype.name())));
+        return Err(Error::shape(
+            "from_bytes",
+            format!("{} bytes for shape {shape:?} of {}", bytes.len(), dtype.name()),
+        ));
     }
     let shape: Vec<i64> = shape.iter().map(|size| *size as i64).collect();
     if bytes.is_empty() {
         return Ok(Tensor::zeros(shape, (kind, device)));
     }
-    Tensor::f_from_data_size(bytes, &shape, kind).map(|tensor| tensor.to_device(device)).map_err(|e| error("from_bytes", &e))
+    Tensor::f_from_data_size(bytes, &shape, kind)
+        .map(|tensor| tensor.to_device(device))
+        .map_err(|e| error("from_bytes", &e))
 }
 
 /// The elements, little-endian, row-major.

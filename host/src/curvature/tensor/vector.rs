@@ -252,11 +252,11 @@ mod x86 {
     }
 
     vector! { F32x8 = [f32; 8] as __m256, choose_f32x8, _mm256_loadu_ps _mm256_storeu_ps _mm256_set1_ps
-        _mm256_add_ps _mm256_sub_ps _mm256_mul_ps _mm256_div_ps _mm256_sqrt_ps }
+    _mm256_add_ps _mm256_sub_ps _mm256_mul_ps _mm256_div_ps _mm256_sqrt_ps }
     vector! { F64x4 = [f64; 4] as __m256d, choose_f64x4, _mm256_loadu_pd _mm256_storeu_pd _mm256_set1_pd
-        _mm256_add_pd _mm256_sub_pd _mm256_mul_pd _mm256_div_pd _mm256_sqrt_pd }
+    _mm256_add_pd _mm256_sub_pd _mm256_mul_pd _mm256_div_pd _mm256_sqrt_pd }
     vector! { F32x16 = [f32; 16] as __m512, choose_f32x16, _mm512_loadu_ps _mm512_storeu_ps _mm512_set1_ps
-        _mm512_add_ps _mm512_sub_ps _mm512_mul_ps _mm512_div_ps _mm512_sqrt_ps }
+    _mm512_add_ps _mm512_sub_ps _mm512_mul_ps _mm512_div_ps _mm512_sqrt_ps }
     vector! { F64x8 = [f64; 8] as __m512d, choose_f64x8, _mm512_loadu_pd _mm512_storeu_pd _mm512_set1_pd
-        _mm512_add_pd _mm512_sub_pd _mm512_mul_pd _mm512_div_pd _mm512_sqrt_pd }
+    _mm512_add_pd _mm512_sub_pd _mm512_mul_pd _mm512_div_pd _mm512_sqrt_pd }
 }

@@ -69,7 +69,7 @@ impl Checkpoint {
         }
         let tensor = |name: &String| {
             let view = tensors.tensor(name).map_err(|_| damaged(&path, &format!("holds no tensor `{name}`")))?;
-            let tensor = crate::curvature::tensors::from_bytes(device, dtype(&view, &path)?, view.shape(), view.data());
+            let tensor = crate::curvature::tensor::from_bytes(device, dtype(&view, &path)?, view.shape(), view.data());
             tensor.map_err(|error| damaged(&path, "damaged").found(error))
         };
         names.iter().map(tensor).collect()
@@ -92,7 +92,8 @@ impl Checkpoint {
         let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|error| bad(error.to_string()))?;
         let metadata = header.metadata().clone().unwrap_or_default();
         let info = metadata.get("state").ok_or_else(|| bad("no `state`".into()))?;
-        let StateInfo { schema_version, entries } = serde_json::from_str(info).map_err(|error| bad(error.to_string()))?;
+        let StateInfo { schema_version, entries } =
+            serde_json::from_str(info).map_err(|error| bad(error.to_string()))?;
         let entry = |info: EntryInfo| {
             let tensor = |name: &String| saved_tensor(&tensors, &info.name, name, &path);
             let saved = info.tensors.iter().map(tensor).collect::<Result<_>>()?;

@@ -55,8 +55,8 @@ pub fn save(
 fn tensors_file(tensors: &[(String, Tensor)]) -> Result<Vec<u8>> {
     let mut data = Vec::with_capacity(tensors.len());
     for (name, tensor) in tensors {
-        let (shape, dtype) = crate::curvature::tensors::info(tensor);
-        let bytes = crate::curvature::tensors::to_bytes(tensor);
+        let (shape, dtype) = crate::curvature::tensor::info(tensor);
+        let bytes = crate::curvature::tensor::to_bytes(tensor);
         let bytes = bytes.map_err(|error| Fault::new(Exit::Internal, format!("`{name}`: {error}")))?;
         data.push((name.as_str(), dtype, shape, bytes));
     }

@@ -13,7 +13,9 @@ pub(super) fn run(args: &Args<'_>) -> Option<Result<Vec<Tensor>>> {
         op if (TensorOp::EQ..=TensorOp::GE).contains(&op) => one(compare(args)),
         op if (TensorOp::COPY..=TensorOp::SQUARE).contains(&op) => one(unary(args)),
         TensorOp::WHERE => one(select(args)),
-        TensorOp::CLAMP | TensorOp::LERP | TensorOp::ADDCMUL | TensorOp::ADDCDIV | TensorOp::AXPY => one(with_scalar(args)),
+        TensorOp::CLAMP | TensorOp::LERP | TensorOp::ADDCMUL | TensorOp::ADDCDIV | TensorOp::AXPY => {
+            one(with_scalar(args))
+        }
         TensorOp::IS_FINITE => one(args.input(0).map(|a| a.isfinite().to_kind(a.kind()))),
         _ => None,
     }
@@ -84,7 +86,7 @@ fn unary(args: &Args<'_>) -> Result<Tensor> {
 
 fn with_scalar(args: &Args<'_>) -> Result<Tensor> {
     let a = args.input(0)?;
-    let scale = |tensor: Tensor| Ok::<_, Error>(tensor.f_mul_scalar(args.scalar(0)?).map_err(|e| args.failed(&e))?);
+    let scale = |tensor: Tensor| tensor.f_mul_scalar(args.scalar(0)?).map_err(|error| args.failed(&error));
     let failed = |error| args.failed(&error);
     match args.op {
         TensorOp::CLAMP => a.f_clamp(args.scalar(0)?, args.scalar(1)?).map_err(failed),

@@ -1,7 +1,7 @@
 //! Reductions with dimensions, and operations that move or make elements.
 
 use super::Args;
-use crate::curvature::tensors::values::kind;
+use crate::curvature::tensor::values::kind;
 use gauntlet_plugin_abi::{DType, TensorOp};
 use gauntlet_plugin_api::{Error, Result};
 use tch::{Kind, Tensor};
@@ -16,7 +16,9 @@ pub(super) fn run(args: &Args<'_>) -> Option<Result<Vec<Tensor>>> {
         TensorOp::SORT => Some(sort(args).map(|(values, indices)| vec![values, indices])),
         TensorOp::ARGSORT => one(sort(args).map(|(_, indices)| indices)),
         TensorOp::FULL | TensorOp::EYE => one(make(args)),
-        TensorOp::TRANSPOSE | TensorOp::RESHAPE | TensorOp::SLICE | TensorOp::BROADCAST_TO | TensorOp::CAST => one(view(args)),
+        TensorOp::TRANSPOSE | TensorOp::RESHAPE | TensorOp::SLICE | TensorOp::BROADCAST_TO | TensorOp::CAST => {
+            one(view(args))
+        }
         _ => None,
     }
 }
@@ -43,7 +45,8 @@ fn join(args: &Args<'_>) -> Result<Tensor> {
     let first = args.input(0)?;
     let rank = first.dim() + usize::from(args.op == TensorOp::STACK);
     let dim = args.dim(0, rank)?;
-    let result = if args.op == TensorOp::CAT { Tensor::f_cat(args.inputs, dim) } else { Tensor::f_stack(args.inputs, dim) };
+    let result =
+        if args.op == TensorOp::CAT { Tensor::f_cat(args.inputs, dim) } else { Tensor::f_stack(args.inputs, dim) };
     result.map_err(|error| args.failed(&error))
 }
 

@@ -91,7 +91,10 @@ fn reductions_and_shapes() {
     check(TensorOp::INDEX_SELECT, &[&a, &indices], &[], &[1], &[0.0, 3.0, 2.0, 1.0]);
     check(TensorOp::GATHER, &[&a, &Tensor::from_slice(&[2_i64, 0]).view([2, 1])], &[], &[1], &[0.0, 1.0]);
     let sorted = run(TensorOp::SORT, &[&a], &[], &[1, 1]);
-    assert_eq!((values(&sorted[0]), values(&sorted[1])), (vec![4.0, 3.0, 0.0, 2.0, 2.0, 1.0], vec![1.0, 0.0, 2.0, 1.0, 2.0, 0.0]));
+    assert_eq!(
+        (values(&sorted[0]), values(&sorted[1])),
+        (vec![4.0, 3.0, 0.0, 2.0, 2.0, 1.0], vec![1.0, 0.0, 2.0, 1.0, 2.0, 0.0])
+    );
     check(TensorOp::ARGSORT, &[&a], &[], &[1, 0], &[2.0, 0.0, 1.0, 0.0, 1.0, 2.0]);
     check(TensorOp::BROADCAST_TO, &[&t(&[1, 2], &[1.0, 2.0])], &[], &[2, 2], &[1.0, 2.0, 1.0, 2.0]);
     check(TensorOp::FULL, &[], &[7.0], &[i64::from(DType::F64.0), 2], &[7.0, 7.0]);
@@ -122,7 +125,10 @@ fn factorisations_multiply_back_in_a_batch() {
     close(&(&eigh[1] * eigh[0].unsqueeze(-2)).matmul(&eigh[1].transpose(1, 2)), &spd);
     let l = &run(TensorOp::CHOLESKY, &[&spd], &[], &[])[0];
     close(&l.matmul(&l.transpose(1, 2)), &spd);
-    close(&spd.matmul(&run(TensorOp::INVERSE, &[&spd], &[], &[])[0]), &Tensor::eye(3, (Kind::Double, Device::Cpu)).expand([2, 3, 3], false));
+    close(
+        &spd.matmul(&run(TensorOp::INVERSE, &[&spd], &[], &[])[0]),
+        &Tensor::eye(3, (Kind::Double, Device::Cpu)).expand([2, 3, 3], false),
+    );
     let b = Tensor::randn([2, 3, 2], (Kind::Double, Device::Cpu));
     close(&spd.matmul(&run(TensorOp::CHOLESKY_SOLVE, &[&b, l], &[], &[])[0]), &b);
     close(&l.matmul(&run(TensorOp::SOLVE_TRIANGULAR, &[l, &b], &[], &[0, 0])[0]), &b);

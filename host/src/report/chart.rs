@@ -1,0 +1,198 @@
+//! Curves as SVG, drawn by plotters, with colours and dashes left to the page's style sheet.
+//!
+//! plotters knows neither classes nor dashes nor the reader's background. It draws in stand-in colours, which are then
+//! replaced by classes; text and axes take the page's colour of text.
+
+use super::series::Points;
+use crate::error::{Exit, Fault, Result};
+use plotters::coord::Shift;
+use plotters::prelude::*;
+use std::ops::Range;
+
+/// Units of text height.
+const TEXT: u32 = 28;
+/// Curves with at most this many points show each of them.
+const MOST_DOTS: usize = 60;
+/// Axes span at least this much, the vertical one relative to its losses: plotters finds no ticks in less.
+const LEAST_RANGE: f64 = 1e-6;
+/// Stand-in for the page's colour of text.
+const INK: RGBColor = RGBColor(1, 1, 1);
+
+/// Units of a drawing, width and height; the page scales it to the width there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Size {
+    /// Over half of the page.
+    Half,
+    /// Over the whole page.
+    Whole,
+}
+
+impl Size {
+    fn units(self) -> (u32, u32) {
+        match self {
+            Self::Half => (1100, 700),
+            Self::Whole => (2200, 860),
+        }
+    }
+
+    fn class(self) -> &'static str {
+        match self {
+            Self::Half => "half",
+            Self::Whole => "whole",
+        }
+    }
+}
+
+/// How a curve is drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stroke {
+    /// The raw values behind an average: thin and pale.
+    Pale,
+    /// The curve that is to be read.
+    Strong,
+}
+
+/// One curve of the run at `index`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Curve {
+    /// Place of its run, which decides colour and dashes.
+    pub index: usize,
+    /// How it is drawn.
+    pub stroke: Stroke,
+    /// Its points with rising x.
+    pub points: Points,
+}
+
+/// A plot of losses.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Chart {
+    /// Its size.
+    pub size: Size,
+    /// Quantity and unit of the horizontal axis.
+    pub x: String,
+    /// Quantity and unit of the vertical axis.
+    pub y: String,
+    /// Losses above this are drawn at the upper edge.
+    pub top: f64,
+    /// Its curves, later ones over earlier ones.
+    pub curves: Vec<Curve>,
+}
+
+impl Curve {
+    /// Class of a run's curves of this stroke.
+    pub fn class(stroke: Stroke, index: usize) -> String {
+        match stroke {
+            Stroke::Pale => format!("pale run-{index}"),
+            Stroke::Strong => format!("strong run-{index}"),
+        }
+    }
+
+    fn stand_in(&self) -> RGBColor {
+        let [high, low] = (self.index as u16).to_be_bytes();
+        RGBColor(if self.stroke == Stroke::Pale { 2 } else { 3 }, high, low)
+    }
+}
+
+impl Chart {
+    /// The plot as an `svg` element that fills its parent's width; `title` says what it shows to those who do not see it.
+    ///
+    /// # Errors
+    ///
+    /// [`Exit::Internal`] when it cannot be drawn.
+    pub fn svg(&self, title: &str) -> Result<String> {
+        let mut text = String::new();
+        let failed = |error: String| Fault::new(Exit::Internal, format!("a plot cannot be drawn: {error}"));
+        let (width, height) = self.size.units();
+        self.draw(&SVGBackend::with_string(&mut text, (width, height)).into_drawing_area()).map_err(failed)?;
+        let opening = format!("<svg width=\"{width}\" height=\"{height}\"");
+        let (class, title) = (self.size.class(), super::page::escaped(title));
+        let opened = format!("<svg class=\"{class}\" role=\"img\" aria-label=\"{title}\"");
+        Ok(self.themed(&text.replacen(&opening, &opened, 1)))
+    }
+
+    fn draw(&self, area: &DrawingArea<SVGBackend, Shift>) -> Result<(), String> {
+        let text = ("sans-serif", TEXT).into_font().color(&INK);
+        let (x_range, y_range) = (self.x_range(), self.y_range());
+        let top = y_range.end;
+        let mut chart = ChartBuilder::on(area)
+            .margin(TEXT / 2)
+            .margin_right(TEXT)
+            .x_label_area_size(3 * TEXT)
+            .y_label_area_size(4 * TEXT)
+            .build_cartesian_2d(x_range, y_range)
+            .map_err(|error| error.to_string())?;
+        let mut mesh = chart.configure_mesh();
+        mesh.max_light_lines(0).bold_line_style(INK.mix(0.15)).axis_style(INK.mix(0.6));
+        mesh.x_labels(7).y_labels(7).label_style(text.clone()).axis_desc_style(text).x_desc(&self.x).y_desc(&self.y);
+        mesh.x_label_formatter(&|x| rounded(*x)).y_label_formatter(&|y| rounded(*y));
+        mesh.draw().map_err(|error| error.to_string())?;
+        for curve in &self.curves {
+            let points = || curve.points.iter().map(|&(x, y)| (x, y.min(top)));
+            let width = if curve.stroke == Stroke::Pale { 2 } else { 5 };
+            let line = LineSeries::new(points(), curve.stand_in().stroke_width(width));
+            chart.draw_series(line).map_err(|error| error.to_string())?;
+            if curve.stroke == Stroke::Strong && curve.points.len() <= MOST_DOTS {
+                let dots = points().map(|at| Circle::new(at, 7, curve.stand_in().filled()));
+                chart.draw_series(dots).map_err(|error| error.to_string())?;
+            }
+        }
+        area.present().map_err(|error| error.to_string())
+    }
+
+    /// From 0 to the largest x.
+    fn x_range(&self) -> Range<f64> {
+        let largest = self.curves.iter().flat_map(|curve| &curve.points).map(|point| point.0).fold(0.0, f64::max);
+        0.0..if largest > LEAST_RANGE { largest } else { 1.0 }
+    }
+
+    /// Around all losses up to the top, with a little air.
+    fn y_range(&self) -> Range<f64> {
+        let losses = || self.curves.iter().flat_map(|curve| &curve.points).map(|point| point.1.min(self.top));
+        let (low, high) = (losses().fold(f64::INFINITY, f64::min), losses().fold(f64::NEG_INFINITY, f64::max));
+        if low > high {
+            return 0.0..1.0;
+        }
+        let least = LEAST_RANGE * high.abs().max(1.0);
+        let air = if high - low > least { 0.04 * (high - low) } else { 0.05 * high.abs().max(1.0) };
+        low - air..high + air
+    }
+
+    /// Classes in place of stand-in colours.
+    fn themed(&self, svg: &str) -> String {
+        let mut themed = replace_color(svg, INK, None);
+        for curve in &self.curves {
+            themed = replace_color(&themed, curve.stand_in(), Some(&Curve::class(curve.stroke, curve.index)));
+        }
+        themed
+    }
+}
+
+fn replace_color(svg: &str, RGBColor(red, green, blue): RGBColor, class: Option<&str>) -> String {
+    let attribute = |name: &str| format!("{name}=\"#{red:02X}{green:02X}{blue:02X}\"");
+    let replacement = |name: &str| match class {
+        Some(class) => format!("class=\"{name} {class}\""),
+        None => format!("{name}=\"currentColor\""),
+    };
+    let stroked = svg.replace(&attribute("stroke"), &replacement("stroke"));
+    stroked.replace(&attribute("fill"), &replacement("fill"))
+}
+
+/// A number in at most four digits, with `k`, `M`, `G` or `T` for thousands.
+pub fn rounded(value: f64) -> String {
+    let units = [(1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")];
+    // Four digits are as short as three and a letter.
+    let unit = units.iter().find(|(unit, _)| value.abs() >= if *unit == 1e3 { 1e4 } else { *unit });
+    let (scaled, letter) = unit.map_or((value, ""), |(unit, letter)| (value / unit, *letter));
+    let digits = match scaled.abs() {
+        size if size >= 1000.0 => 0,
+        size if size >= 100.0 => 1,
+        size if size >= 10.0 => 2,
+        size if size >= 0.01 || size == 0.0 => 3,
+        _ => return format!("{value:.1e}"),
+    };
+    let mut text = format!("{scaled:.digits$}");
+    if text.contains('.') {
+        text.truncate(text.trim_end_matches('0').trim_end_matches('.').len());
+    }
+    text + letter
+}

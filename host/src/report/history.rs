@@ -1,0 +1,159 @@
+//! A run's record read back: what counts of it after every resume.
+
+use crate::error::{Exit, Fault, Result};
+use crate::events::{Event, Finished, Started, Step};
+use serde::Deserialize;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+
+/// How far a run had come: the four ways to measure its cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Cost {
+    /// Finished steps.
+    pub step: u64,
+    /// Tokens drawn, for steps and for line searches.
+    pub tokens: u64,
+    /// Floating-point operations in units of one gradient of the global batch.
+    pub gradient_equivalents: f64,
+    /// Seconds since the start of the run, without the time between its processes, and without work that was lost.
+    pub seconds: f64,
+    /// Seconds of these within steps.
+    pub step_seconds: f64,
+}
+
+/// A loss, in nats a token, at a cost.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Loss {
+    /// What had been spent.
+    pub cost: Cost,
+    /// The loss; absent where the plugin gave none.
+    pub loss: Option<f64>,
+}
+
+/// What a record tells of a run. Steps that a resumed run went over again are there once, as they went the last time.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct History {
+    /// Name of the run's folder.
+    pub name: String,
+    /// What the run is, as its last process said.
+    pub started: Option<Started>,
+    /// Training loss of every finished step.
+    pub train: Vec<Loss>,
+    /// Validation losses.
+    pub validation: Vec<Loss>,
+    /// How the run ended; absent while it runs and when it was killed.
+    pub finished: Option<Finished>,
+    /// Steps that were undone, by their number.
+    pub skipped: Vec<u64>,
+    /// Steps whose update the plugin rejected.
+    pub rejected: Vec<u64>,
+    /// Times that the run was resumed.
+    pub resumes: u64,
+    /// Wall time of the run's processes so far, without work that was lost.
+    pub seconds: f64,
+    /// Lines of the record that could not be read; a torn last line is not among them.
+    pub unreadable: u64,
+    /// Wall time before the present process.
+    seconds_before: f64,
+}
+
+#[derive(Deserialize)]
+struct Line {
+    /// Seconds since the start of the process's part of the run.
+    elapsed: f64,
+    #[serde(flatten)]
+    event: Event,
+}
+
+impl History {
+    /// Reads the record of a run's folder.
+    ///
+    /// # Errors
+    ///
+    /// [`Exit::Missing`] where there is none, [`Exit::Data`] where not one line of it is an event.
+    pub fn read(run: &Path) -> Result<Self> {
+        let path = run.join("events.jsonl");
+        let failed = |error: std::io::Error| Fault::reading(&path, &error);
+        let name = run.canonicalize().unwrap_or_else(|_| run.to_owned());
+        let name = name.file_name().unwrap_or(name.as_os_str()).to_string_lossy().into_owned();
+        let mut file = BufReader::new(File::open(&path).map_err(failed)?);
+        let (mut history, mut line, mut is_event) = (Self { name, ..Self::default() }, Vec::new(), false);
+        while file.read_until(b'\n', &mut line).map_err(failed)? > 0 {
+            match serde_json::from_slice::<Line>(&line) {
+                Ok(Line { elapsed, event }) => {
+                    history.hear(elapsed, event);
+                    is_event = true;
+                }
+                Err(_) => history.unreadable += u64::from(line.ends_with(b"\n")),
+            }
+            line.clear();
+        }
+        match is_event || history.unreadable == 0 {
+            true => Ok(history),
+            false => Err(Fault::new(Exit::Data, format!("`{}`: not the record of a run", path.display()))
+                .found(format_args!("{} lines, none of which is an event", history.unreadable))),
+        }
+    }
+
+    /// Takes in one event, `elapsed` seconds after its process began.
+    pub fn hear(&mut self, elapsed: f64, event: Event) {
+        match &event {
+            Event::Started(started) => {
+                (self.seconds_before, self.finished) = (self.seconds, None);
+                self.started = Some(started.clone());
+            }
+            Event::Resumed { step, .. } => self.resume(*step),
+            _ => {}
+        }
+        self.seconds = self.seconds.max(self.seconds_before + elapsed);
+        match event {
+            Event::Step(step) => {
+                self.forget_from(step.step);
+                let tokens = step.tokens.saturating_add(step.line_search_tokens);
+                let step_seconds = self.cost().step_seconds + step.seconds;
+                let Step { step: number, gradient_equivalents, .. } = step;
+                let cost = Cost { step: number, tokens, gradient_equivalents, seconds: self.seconds, step_seconds };
+                self.train.push(Loss { cost, loss: step.loss });
+                self.rejected.extend(step.rejected.map(|_| step.step));
+            }
+            Event::Evaluated(evaluated) => {
+                keep_before(evaluated.step, &mut self.validation);
+                let cost = Cost { step: evaluated.step, seconds: self.seconds, ..self.cost() };
+                self.validation.push(Loss { cost, loss: Some(evaluated.loss) });
+            }
+            Event::Skipped { step, .. } => self.skipped.push(step),
+            Event::Finished(finished) => self.finished = Some(finished),
+            _ => {}
+        }
+    }
+
+    /// Goes on after a step, by a new process.
+    fn resume(&mut self, step: u64) {
+        self.resumes += 1;
+        self.forget_from(step.saturating_add(1));
+        self.skipped.truncate(self.skipped.partition_point(|skipped| *skipped < step));
+        self.seconds_before = self.cost().seconds;
+        self.seconds = self.seconds_before;
+    }
+
+    /// Forgets a step and those after it.
+    fn forget_from(&mut self, step: u64) {
+        keep_before(step, &mut self.train);
+        keep_before(step, &mut self.validation);
+        self.skipped.truncate(self.skipped.partition_point(|skipped| *skipped < step));
+        self.rejected.truncate(self.rejected.partition_point(|rejected| *rejected < step));
+    }
+
+    /// What the last finished step, and the evaluation after it, had cost.
+    pub fn cost(&self) -> Cost {
+        let train = self.train.last().map(|point| point.cost).unwrap_or_default();
+        let evaluated = self.validation.last().map(|point| point.cost.seconds).unwrap_or_default();
+        Cost { seconds: train.seconds.max(evaluated), ..train }
+    }
+}
+
+/// Keeps the losses before a step; they are in the order of their steps.
+fn keep_before(step: u64, losses: &mut Vec<Loss>) {
+    losses.truncate(losses.partition_point(|point| point.cost.step < step));
+}
