@@ -13,6 +13,7 @@ pub mod error;
 pub mod events;
 pub mod model;
 pub mod plugin;
+pub mod report;
 pub mod run;
 pub mod sinks;
 pub mod trainer;

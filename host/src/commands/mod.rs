@@ -1,12 +1,14 @@
 //! The command line: what was typed, one file a command, and how errors end.
 
 mod checkpoint;
+mod config;
 mod data;
 mod eval;
 mod generate;
 mod loaded;
 mod new;
 mod plugins;
+mod report;
 mod train;
 
 use crate::error::{Exit, Fault};
@@ -42,6 +44,11 @@ enum Command {
     /// List and check the checkpoints of a run.
     #[command(subcommand)]
     Checkpoint(checkpoint::Command),
+    /// Show and check a configuration.
+    #[command(subcommand)]
+    Config(config::Command),
+    /// Write an HTML page with the curves of one or several runs.
+    Report(report::Args),
     /// Look at optimizer plugins, or begin a new one.
     #[command(subcommand)]
     Plugins(plugins::Command),
@@ -57,7 +64,7 @@ pub fn main() -> ExitCode {
     match outcome.unwrap_or_else(|_| Err(vec![bug()])) {
         Ok(code) => ExitCode::from(code),
         Err(faults) => {
-            faults.iter().for_each(|fault| report(fault, cli.verbose));
+            faults.iter().for_each(|fault| print_fault(fault, cli.verbose));
             ExitCode::from(faults.first().map_or(Exit::Internal, |fault| fault.exit) as u8)
         }
     }
@@ -72,12 +79,14 @@ fn run(command: Command) -> Result<u8, Faults> {
         Command::Generate(args) => generate::run(&args).map_err(one)?,
         Command::Data(command) => data::run(command)?,
         Command::Checkpoint(command) => checkpoint::run(command)?,
+        Command::Config(command) => config::run(command)?,
+        Command::Report(args) => report::run(args).map_err(one)?,
         Command::Plugins(command) => plugins::run(command).map_err(one)?,
     }
     Ok(0)
 }
 
-fn report(fault: &Fault, verbose: bool) {
+fn print_fault(fault: &Fault, verbose: bool) {
     eprintln!("error: {fault}");
     if let (true, Some(detail)) = (verbose, fault.verbose()) {
         eprintln!("{detail}");

@@ -24,6 +24,9 @@ pub const MAX_FILE_LEN: u64 = 1 << 20;
 /// The most names in a key of the environment or of `--set`.
 pub const MAX_KEY_NAMES: usize = 32;
 
+/// The most characters of a `--set` that messages show.
+const MAX_SHOWN_LEN: usize = 120;
+
 /// For every key that some layer set, the layer that won.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Origins(BTreeMap<String, String>);
@@ -126,7 +129,10 @@ impl Layer {
     /// # Errors
     /// [`Exit::Usage`] when it has no `=` or its left side is no key.
     pub fn set(argument: &str) -> Result<Self> {
-        let layer = format!("--set {argument}");
+        let layer = match argument.char_indices().nth(MAX_SHOWN_LEN) {
+            Some((end, _)) => format!("--set {}…", &argument[..end]),
+            None => format!("--set {argument}"),
+        };
         let Some((key, text)) = argument.split_once('=') else {
             return Err(Fault::new(Exit::Usage, format!("{layer}: no value")).expected("`--set section.key=VALUE`"));
         };

@@ -9,6 +9,8 @@ pub mod check;
 pub mod describe;
 mod expected;
 mod layers;
+mod lines;
+pub mod reference;
 mod rules;
 mod schema;
 mod sections;
@@ -22,7 +24,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use layers::{ENV_PREFIX, MAX_FILE_LEN, Origins, RESERVED_ENV};
-pub use schema::known_keys;
+pub use lines::lines;
+pub use schema::{known_keys, with_section};
 pub use sections::{
     Checkpoint, Curvature, Data, Device, Dtype, Ema, Eval, Metrics, OnError, Optimizer, Order, Paths, Plugins, Run,
     Schedule, ScheduleKind, Train,
@@ -107,6 +110,18 @@ pub fn load(
     }
     origins.fill(&serde_json::to_value(&config).unwrap_or_default(), "", "default");
     Ok(Loaded { config, origins })
+}
+
+/// The table of all layers merged and unchecked, and where its values came from.
+///
+/// # Errors
+/// Every layer that cannot be read, as in [`load`].
+pub fn merged(
+    files: &[PathBuf],
+    sets: &[String],
+    env: impl IntoIterator<Item = (String, String)>,
+) -> Result<(Value, Origins), Vec<Fault>> {
+    layers::merge(files, sets, env).map(|merged| (merged.value, merged.origins))
 }
 
 /// The process's environment variables that begin with [`ENV_PREFIX`]; none in a program that runs with another user's

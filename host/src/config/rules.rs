@@ -25,6 +25,7 @@ pub fn texts(config: &Value) -> Vec<Problem> {
         let problem = Problem::new("optimizer.sha256", "not a SHA-256 hash").found(format_args!("`{found}`"));
         problems.push(problem.expected("64 hexadecimal digits").hint("`sha256sum` prints it"));
     }
+    problems.extend(paths(config));
     let folders = config.pointer("/plugins/search_path").and_then(Value::as_array).into_iter().flatten();
     for (i, folder) in folders.enumerate() {
         if let Some(folder) = folder.as_str().filter(|folder| !folder.starts_with('/')) {
@@ -33,6 +34,37 @@ pub fn texts(config: &Value) -> Vec<Problem> {
         }
     }
     problems
+}
+
+/// Paths that no file can have, or that mean something else than they seem to.
+fn paths(config: &Value) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for key in ["run.dir", "data.train", "data.validation"] {
+        let value = config.pointer(&format!("/{}", key.replace('.', "/"))).unwrap_or(&Value::Null);
+        let listed = value.as_array().into_iter().flatten().enumerate();
+        let listed = listed.map(|(i, value)| (format!("{key}[{i}]"), value));
+        for (key, path) in listed.chain([(key.to_owned(), value)]) {
+            problems.extend(path.as_str().and_then(|path| path_problem(key, path)));
+        }
+    }
+    problems
+}
+
+/// The longest path that Linux takes, in bytes.
+const MAX_PATH_LEN: usize = 4095;
+
+fn path_problem(key: String, path: &str) -> Option<Problem> {
+    if path.len() > MAX_PATH_LEN {
+        let problem = Problem::new(key, "too long for a path").found(format_args!("{} bytes", path.len()));
+        return Some(problem.expected(format_args!("at most {MAX_PATH_LEN} bytes")));
+    }
+    if path.contains(char::is_control) {
+        let problem = Problem::new(key, "a path with control characters").found(format_args!("`{path}`"));
+        return Some(problem.expected("printable characters"));
+    }
+    let home = path == "~" || path.starts_with("~/");
+    let problem = || Problem::new(key, "`~` stands for no folder here").found(format_args!("`{path}`"));
+    home.then(|| problem().hint("write the folder out"))
 }
 
 /// Problems between the keys of a configuration whose values are right one by one.

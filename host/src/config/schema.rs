@@ -92,6 +92,23 @@ fn collect_keys(root: &Value, schema: &Value, at: &str, depth: usize, keys: &mut
     }
 }
 
+/// The schema with that of one section in place of its own; the section keeps its description.
+pub fn with_section(mut root: Value, name: &str, mut section: Value) -> Value {
+    let definitions = section.as_object_mut().and_then(|section| section.remove("$defs"));
+    if let (Some(Value::Object(definitions)), Some(root)) = (definitions, root.as_object_mut()) {
+        let all = root.entry("$defs").or_insert_with(|| Value::Object(Map::new()));
+        all.as_object_mut().into_iter().for_each(|all| all.extend(definitions.clone()));
+    }
+    if let (Some(place), Some(section)) = (root["properties"].get_mut(name), section.as_object_mut()) {
+        section.remove("$schema");
+        if let Some(description) = place.get("description") {
+            section.insert("description".to_owned(), description.clone());
+        }
+        *place = Value::Object(section.clone());
+    }
+    root
+}
+
 /// The dotted path of a key in the table `at`; empty for the whole configuration.
 pub fn join(at: &str, name: &str) -> String {
     if at.is_empty() { name.to_owned() } else { format!("{at}.{name}") }

@@ -145,6 +145,11 @@ fn wrong_types_and_ranges() {
         ("data.train=[1]", "wrong type: found 1, expected a string"),
         ("data.train={x = 1}", "wrong type: found a table, expected a string or a list"),
         ("optimizer.config=3", "wrong type: found 3, expected a table"),
+        ("run.dir=~/runs/a", "`~` stands for no folder here: found `~/runs/a`; hint: write the folder out"),
+        ("data.train=~", "`~` stands for no folder here: found `~`"),
+        (r#"run.dir="a\nb""#, r"a path with control characters: found `a\nb`, expected printable characters"),
+        (r#"data.train="a\u0000""#, r"a path with control characters: found `a\u{0}`"),
+        ("train.target_loss=nan", "not a finite number: found NaN, expected a finite number"),
         ("optimizer.sha256=abc", "not a SHA-256 hash: found `abc`, expected 64 hexadecimal digits; hint: `sha256sum`"),
         ("run.device=cuda:", "unknown device: found `cuda:`"),
         ("run.device=cuda:+1", "unknown device: found `cuda:+1`"),
@@ -172,6 +177,32 @@ fn values_of_set_and_environment_are_toml_or_text() {
     });
     assert_eq!(Value::Object(loaded.config.optimizer.config), expected);
     assert_eq!((loaded.config.run.device, loaded.config.run.seed), (Device::Cuda(1), 0));
+}
+
+#[test]
+fn paths_that_no_file_can_have_are_refused_and_strange_ones_are_taken_as_they_are() {
+    let files = Files::new(&[LEAST.as_bytes()]);
+    let long = format!("run.dir=/{}", "a/".repeat(2048));
+    let line = "`run.dir`: too long for a path: found 4097 bytes, expected at most 4095 bytes";
+    assert!(files.faults(&[&long], &[])[0].ends_with(line));
+    let listed = files.faults(&["data.validation=['a', '~/b']"], &[]);
+    assert!(listed.len() == 1 && listed[0].contains("`data.validation[1]`: `~` stands for no folder"), "{listed:?}");
+    for dir in ["../a", "/", "a~", "..", "x y", "\u{e9}", "-x", "$HOME", "*"] {
+        let config = files.load(&[&format!("run.dir='{dir}'")], &[]).unwrap().config;
+        assert_eq!(config.run.dir, PathBuf::from(dir));
+    }
+}
+
+#[test]
+fn deep_values_of_set_and_environment_are_text_and_end_in_a_line() {
+    let files = Files::new(&[LEAST.as_bytes()]);
+    let deep = "[".repeat(100_000);
+    let closed = format!("{deep}{}", "]".repeat(100_000));
+    for value in [&deep, &closed] {
+        let faults = files.faults(&[&format!("run.seed={value}")], &[("GAUNTLET_RUN__THREADS", value)]);
+        assert!(faults.len() == 2 && faults.iter().all(|fault| fault.contains("wrong type: found the string")));
+        assert!(faults.iter().all(|fault| fault.len() < 400), "{faults:?}");
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The section `[model]` as a file writes it: a preset, and the keys that differ from it.
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::spec::{ModelConfig, Violation};
@@ -21,7 +21,7 @@ pub struct ModelSection {
 }
 
 /// Names of [`ModelConfig::preset`].
-#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema)]
 enum Preset {
     /// Bytes, about a million parameters.
     #[default]
@@ -36,6 +36,9 @@ enum Preset {
 }
 
 impl ModelConfig {
+    /// The preset of a section that names none.
+    pub const DEFAULT_PRESET: &str = "tiny";
+
     /// Reads the section `[model]`: its preset (`tiny` when absent) overlaid with its keys.
     ///
     /// # Errors
@@ -54,7 +57,7 @@ impl ModelConfig {
 }
 
 fn overlay(section: &Map<String, Value>) -> Result<ModelConfig, String> {
-    let name = section.get("preset").and_then(Value::as_str).unwrap_or("tiny");
+    let name = section.get("preset").and_then(Value::as_str).unwrap_or(ModelConfig::DEFAULT_PRESET);
     let preset = ModelConfig::preset(name).ok_or_else(|| format!("no preset `{name}`"))?;
     let mut value = serde_json::to_value(preset).map_err(|error| error.to_string())?;
     for (key, change) in section.iter().filter(|(key, _)| *key != "preset") {

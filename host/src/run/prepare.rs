@@ -117,7 +117,12 @@ fn open_validation(config: &Config, model: &ModelConfig) -> Result<Option<Arc<Da
     }
 }
 
-fn refuse_unused_schedule(config: &Config, plugin: &Plugin) -> Result<()> {
+/// A plugin that follows no schedule takes none.
+///
+/// # Errors
+///
+/// [`Exit::Usage`] where one is set.
+pub fn refuse_unused_schedule(config: &Config, plugin: &Plugin) -> Result<()> {
     if plugin.metadata.uses_schedule || config.schedule == config::Schedule::default() {
         return Ok(());
     }
