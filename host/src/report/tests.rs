@@ -119,13 +119,7 @@ fn a_record_tells_losses_and_what_they_cost() {
 fn what_a_resumed_run_did_again_counts_once() {
     let mut events = four_steps();
     events.truncate(6); // killed after step 4, with a checkpoint of step 2
-    let skipped = |step| Event::Skipped {
-        step,
-        reason: "x".into(),
-        exit_code: 79,
-        first_sequence: 0,
-        sequences: 1,
-    };
+    let skipped = |step| Event::Skipped { step, reason: "x".into(), exit_code: 79, first_sequence: 0, sequences: 1 };
     events.insert(2, (1.5, skipped(1)));
     events.push((4.7, skipped(4)));
     events.extend([(0.1, started("adam")), (0.2, resumed(2)), (1.0, step(3, Some(4.25))), (2.0, step(4, Some(3.0)))]);

@@ -24,7 +24,8 @@ pub(super) fn run(program: &Program, lists: &mut [FusedList<'_, Tensor>]) -> Res
     Ok(())
 }
 
-fn each<'a>(list: &'a FusedList<'_, Tensor>) -> Vec<&'a Tensor> {
+/// The tensors of a list.
+pub(super) fn each<'a>(list: &'a FusedList<'_, Tensor>) -> Vec<&'a Tensor> {
     match list {
         FusedList::Write(tensors) => tensors.iter().collect(),
         FusedList::Read(tensors) => tensors.clone(),
@@ -106,12 +107,15 @@ mod tests {
         // SELECT pops (condition, a, b) in the order pushed.
         let program = Program::parse(&program, 2).unwrap();
         for kind in [Kind::Float, Kind::Double] {
-            let (w, g) = (Tensor::randn([37, 5], (kind, Device::Cpu)), Tensor::randn([37, 5], (kind, Device::Cpu)));
+            let (w, g) =
+                (Tensor::randn([37, 1001], (kind, Device::Cpu)), Tensor::randn([37, 1001], (kind, Device::Cpu)));
             let fast = vec![w.copy()];
             let mut lists = [FusedList::Write(fast), FusedList::Read(vec![&g])];
             crate::curvature::tensor::fused(&program, &mut lists).unwrap();
             let [FusedList::Write(fast), _] = lists else { unreachable!("the first list is written") };
-            let (slow, slow_g) = (w.transpose(0, 1).copy().transpose(0, 1), g.transpose(0, 1).copy().transpose(0, 1));
+            let strided = |x: &Tensor| x.transpose(0, 1).contiguous().transpose(0, 1);
+            let (slow, slow_g) = (strided(&w), strided(&g));
+            assert!(!slow.is_contiguous());
             let mut lists = [FusedList::Write(vec![slow]), FusedList::Read(vec![&slow_g])];
             crate::curvature::tensor::fused(&program, &mut lists).unwrap();
             let [FusedList::Write(slow), _] = lists else { unreachable!("the first list is written") };

@@ -4,13 +4,10 @@
 
 mod elsewhere;
 mod fused;
-mod kernel;
 mod memory;
 mod ops;
-mod plan;
 mod reduce;
 mod values;
-mod vector;
 
 pub use ops::{op, op_in_place};
 pub use reduce::reduce;
@@ -28,9 +25,8 @@ use tch::{TchError, Tensor};
 ///
 /// An operation that is unknown, by name.
 pub fn fused(program: &Program, lists: &mut [FusedList<'_, Tensor>]) -> Result<()> {
-    let plan = plan::Plan::new(program)?;
     tch::no_grad(|| {
-        if fused::in_place::<f32>(&plan, lists)? || fused::in_place::<f64>(&plan, lists)? {
+        if fused::in_place::<f32>(program, lists)? || fused::in_place::<f64>(program, lists)? {
             return Ok(());
         }
         elsewhere::run(program, lists)

@@ -42,8 +42,8 @@ ends. `/healthz` says `ok`. Metrics are a view of the run; its record is `events
 
 Without `metrics.required`, a port in use is a warning: the run goes on, and tries to listen again every 5 seconds. Two
 runs on one machine need two ports. An address that other machines can reach is a warning too: there is no password, so
-put a proxy with TLS in front. At most 32 connections are served at once, each with 5 seconds to ask and 5 to read; others
-get 503. No client can stop the training; one that asks without pause takes a part of one core.
+put a proxy with TLS in front. At most 32 connections are served at once, each with 5 seconds to ask and 5 to read;
+others get 503. No client can stop the training; one that asks without pause takes a part of one core.
 
 ```yaml
 scrape_configs:
@@ -53,10 +53,10 @@ scrape_configs:
       - targets: [\"{listen}\"]
 ```
 
-Every metric has the label `run`, the name of the run's folder. Counters and histograms are there from the start; a gauge
-is there once its value is known. Counters count what this process did: after a resume they begin at 0 again, as `rate`
-and `increase` expect. Where the run stands, over all its processes, is told by the gauges `gauntlet_run_*`. A step that
-takes long shows when it is done. Times are wall times. Histograms have these buckets, in seconds:
+Every metric has the label `run`, the name of the run's folder. Counters and histograms are there from the start; a
+gauge is there once its value is known. Counters count what this process did: after a resume they begin at 0 again, as
+`rate` and `increase` expect. Where the run stands, over all its processes, is told by the gauges `gauntlet_run_*`. A step
+that takes long shows when it is done. Times are wall times. Histograms have these buckets, in seconds:
 
 {buckets}.
 "
@@ -66,8 +66,8 @@ takes long shows when it is done. Times are wall times. Histograms have these bu
 fn optimizer() -> String {
     format!(
         "What the optimizer reports, where it does. A metric that a plugin declares under one of these names, without
-`gauntlet_`, is this one; any other becomes the gauge `{OPTIMIZER_PREFIX}NAME` with the label `plugin`, and its unit is in
-its help. `gauntlet plugins inspect` lists what a plugin declares.
+`gauntlet_`, is this one; any other becomes the gauge `{OPTIMIZER_PREFIX}NAME` with the label `plugin`, and its unit is
+in its help. `gauntlet plugins inspect` lists what a plugin declares.
 
 "
     )
