@@ -41,8 +41,6 @@ pub struct Layers {
     set: Vec<String>,
 }
 
-type Environment = Vec<(String, String)>;
-
 pub fn run(command: Command) -> Result<(), Faults> {
     let env = config::environment();
     let text = match command {
@@ -89,13 +87,13 @@ fn resolved(loaded: &Loaded) -> Result<(Config, Origins), Faults> {
 }
 
 /// Everything wrong with a configuration, as far as it is known without training.
-fn problems(layers: &Layers, env: &Environment) -> Faults {
+fn problems(layers: &Layers, env: &[(String, String)]) -> Faults {
     let Layers { config: files, set } = layers;
-    let (value, origins) = match config::merged(files, set, env.clone()) {
+    let (value, origins) = match config::merged(files, set, env.to_vec()) {
         Ok(merged) => merged,
         Err(faults) => return faults,
     };
-    let loaded = config::load(files, set, env.clone());
+    let loaded = config::load(files, set, env.to_vec());
     let mut faults = model_problems(&value, &origins);
     faults.extend(plugin_problems(&value, &origins, loaded.as_ref().ok()));
     faults.splice(0..0, loaded.err().unwrap_or_default());

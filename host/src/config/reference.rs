@@ -115,7 +115,8 @@ mod tests {
         let root = resolved(&super::super::schema(), &super::super::schema());
         let mut sections: Vec<&str> = properties(&root).map(|(name, _)| name.as_str()).collect();
         let mut ordered = SECTIONS.to_vec();
-        (sections.sort_unstable(), ordered.sort_unstable());
+        sections.sort_unstable();
+        ordered.sort_unstable();
         assert_eq!(ordered, sections);
     }
 

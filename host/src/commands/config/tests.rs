@@ -24,7 +24,7 @@ fn loaded(text: &str, sets: &[&str]) -> Loaded {
 
 fn found(text: &str, sets: &[&str]) -> Vec<String> {
     let (folder, layers) = layers(text, sets);
-    let faults = problems(&layers, &Vec::new());
+    let faults = problems(&layers, &[]);
     assert!(faults.iter().all(|fault| fault.exit == Exit::Usage), "{faults:?}");
     let shown = |fault: &Fault| fault.to_string().replace(&format!("{}/", folder.path().display()), "");
     faults.iter().map(shown).collect()
@@ -89,7 +89,7 @@ fn a_check_finds_the_problems_of_every_owner_at_once() {
 #[test]
 fn a_file_that_cannot_be_read_is_missing() {
     let layers = Layers { config: vec!["/nowhere/run.toml".into()], set: vec![] };
-    let faults = problems(&layers, &Vec::new());
+    let faults = problems(&layers, &[]);
     assert_eq!((faults.len(), faults[0].exit), (1, Exit::Missing));
 }
 
