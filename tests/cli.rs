@@ -126,16 +126,38 @@ fn unknown_keys_are_errors_at_every_depth() {
         &["--set optimizer.config.beta=0.9: `optimizer.config.beta`: unknown key; hint: did you mean \
          `optimizer.config.betas`?"],
     );
-    check(&["model.widht=16"], &["?"]);
+    check(
+        &["model.widht=16"],
+        &["--set model.widht=16: `model.widht`: unknown key; hint: did you mean `model.width`?"],
+    );
 }
 
 #[test]
 fn bad_values_name_their_layer_and_what_is_expected() {
     check(&["optimizer.config.lr=-1"], &["plugin `adam`: `optimizer.config.lr`: must be > 0, got -1"]);
-    check(&["optimizer.config.lr=fast"], &["?"]);
-    check(&["optimizer.config.betas=[0.9]"], &["?"]);
-    check(&["train.max_steps=0"], &["?"]);
-    check(&["model.num_heads=3"], &["?"]);
+    check(
+        &["optimizer.config.lr=fast"],
+        &[
+            "--set optimizer.config.lr=fast: `optimizer.config.lr`: wrong type: found the string `fast`, expected a number",
+        ],
+    );
+    check(
+        &["optimizer.config.betas=[0.9]"],
+        &[
+            "--set optimizer.config.betas=[0.9]: `optimizer.config.betas`: wrong length: found 1 items, expected 2 items",
+        ],
+    );
+    check(
+        &["train.max_steps=0"],
+        &["--set train.max_steps=0: `train.max_steps`: out of range: found 0, expected an integer >= 1"],
+    );
+    check(
+        &["model.num_heads=3"],
+        &[
+            "--set model.num_heads=3: `model.num_heads`: cannot be: found 3, expected a divisor of width 16 into heads of \
+           even width",
+        ],
+    );
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The host's modules in the order in which data flow: each uses only those before it.
-const ORDER: [&str; 7] = ["config", "data", "model", "curvature", "plugin", "trainer", "sinks"];
+const ORDER: [&str; 8] = ["config", "data", "model", "curvature", "plugin", "trainer", "sinks", "report"];
 /// Modules that all may use, and what they themselves may use.
 const SHARED: [(&str, &[&str]); 3] = [("error", &[]), ("events", &[]), ("durable", &["error"])];
 /// Modules in front of all others.

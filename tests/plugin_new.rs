@@ -61,6 +61,17 @@ fn the_folder_is_named_after_the_plugin_where_none_is_given() {
 }
 
 #[test]
+fn the_type_never_hides_one_that_the_crate_uses() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, type_name) in [("optimizer", "OptimizerRule"), ("self", "SelfRule"), ("config", "ConfigRule")] {
+        gauntlet(folder.path(), &["plugins", "new", name]).succeeded();
+        let library = fs::read_to_string(folder.path().join(name).join("src/lib.rs")).unwrap();
+        assert!(library.contains(&format!("impl Optimizer for {type_name} {{")), "{library}");
+        assert!(library.contains(&format!("export_optimizer!({type_name});")), "{library}");
+    }
+}
+
+#[test]
 fn names_that_are_no_names() {
     let folder = tempfile::tempdir().unwrap();
     for name in ["", "My-Opt", "my_opt", "7th", "opt-", "a b", "a/b", "ö"] {

@@ -74,7 +74,9 @@ fn prepare_train_evaluate_generate() {
     }
     let resolved: toml::Table = fs::read_to_string(run.join("config.resolved.toml")).unwrap().parse().unwrap();
     assert_eq!(resolved["model"]["width"].as_integer(), Some(32));
-    assert_eq!(resolved["optimizer"]["config"]["lr"].as_float(), Some(3e-3));
+    let shipped = fs::read_to_string(source_tree().join("configs/quickstart.toml")).unwrap();
+    let shipped: toml::Table = shipped.parse().unwrap();
+    assert_eq!(resolved["optimizer"]["config"], shipped["optimizer"]["config"]);
 
     let checkpoint = "runs/a/checkpoints/step-30";
     let said = gauntlet(folder.path(), &["eval", "--checkpoint", checkpoint, "--batches", "4", "--batch-size", "8"]);

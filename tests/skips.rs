@@ -27,7 +27,11 @@ fn the_run_goes_on_and_says_what_it_passed_over() {
         event.as_object_mut().unwrap().remove("elapsed");
     }
     let reason = "plugin `misbehaving`: cannot take this step";
-    let event = |step: u64, first: u64| json!({ "event": "skipped", "step": step, "reason": reason, "first_sequence": first, "sequences": 4 });
+    let event = |step: u64, first: u64| {
+        json!({
+            "event": "skipped", "step": step, "reason": reason, "exit_code": 80, "first_sequence": first, "sequences": 4,
+        })
+    };
     assert_eq!(skipped, [event(3, 12), event(6, 28)]);
     assert_eq!(run.events("step").len(), 12);
     assert_eq!(run.by_step("tokens").last(), Some(&(14.0 * 64.0)), "twelve batches used, two passed over");

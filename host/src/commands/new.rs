@@ -99,11 +99,16 @@ gauntlet-plugin-api = {{ path = {api}, features = ["testing"] }}
 }
 
 fn library(name: &str) -> String {
-    let type_name: String = name
-        .split('-')
-        .flat_map(|word| word.chars().take(1).flat_map(char::to_uppercase).chain(word.chars().skip(1)))
-        .collect();
-    TEMPLATE.replace("plugin-name", name).replace("PluginType", &type_name)
+    TEMPLATE.replace("plugin-name", name).replace("PluginType", &type_name(name))
+}
+
+/// The plugin's name in camel case; `Rule` follows where the template already uses that word.
+fn type_name(name: &str) -> String {
+    let capitalised =
+        |word: &str| word.chars().take(1).flat_map(char::to_uppercase).chain(word.chars().skip(1)).collect();
+    let camel = name.split('-').map(capitalised).collect::<Vec<String>>().concat();
+    let taken = TEMPLATE.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').any(|word| word == camel);
+    if taken { camel + "Rule" } else { camel }
 }
 
 const TEMPLATE: &str = include_str!("new_plugin.rs.txt");

@@ -55,8 +55,8 @@ scrape_configs:
 
 Every metric has the label `run`, the name of the run's folder. Counters and histograms are there from the start; a
 gauge is there once its value is known. Counters count what this process did: after a resume they begin at 0 again, as
-`rate` and `increase` expect. Where the run stands, over all its processes, is told by the gauges `gauntlet_run_*`. A step
-that takes long shows when it is done. Times are wall times. Histograms have these buckets, in seconds:
+`rate` and `increase` expect. Where the run stands, over all its processes, is told by the gauges `gauntlet_run_*`. A
+step that takes long shows when it is done. Times are wall times. Histograms have these buckets, in seconds:
 
 {buckets}.
 "

@@ -125,7 +125,7 @@ fn clients_that_wait_too_long_are_let_go() {
 
 #[test]
 fn connections_beyond_the_limit_get_503() {
-    let (address, server) = served(Limits::default(), Page::of(3));
+    let (address, server) = served(Limits { request: Duration::from_secs(60), ..Limits::default() }, Page::of(3));
     let idle: Vec<TcpStream> = (0..32).map(|_| connect(address)).collect();
     assert!(eventually(|| status(&rest(connect(address))) == "503"));
     let (mut busy, mut other) = (0, vec![]);
