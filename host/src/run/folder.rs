@@ -55,7 +55,9 @@ impl Place {
             return Err(fault.hint("wait for it, or choose another with `--set run.dir=DIR`"));
         }
         let mut resolved = config.clone();
-        if let Ok(Value::Object(model)) = serde_json::to_value(model) {
+        if let Ok(Value::Object(mut model)) = serde_json::to_value(model) {
+            // Values that are absent come from the preset, so it has to stay.
+            model.extend(config.model.get("preset").map(|preset| ("preset".to_owned(), preset.clone())));
             resolved.model = model;
         }
         let (file, text) = (self.path.join("config.resolved.toml"), config::to_resolved_toml(&resolved)?);
