@@ -35,10 +35,15 @@ impl Blocks {
     /// A partition that names an unknown parameter, names one twice, or misses one.
     pub fn resolve<S: Borrow<ParamSpec>>(structure: &Structure, specs: &[S]) -> Result<Self> {
         match structure {
-            Structure::Full => Ok(Self { of_param: vec![0; specs.len()], count: usize::from(!specs.is_empty()) }),
+            Structure::Full => Ok(Self::whole(specs.len())),
             Structure::Layerwise => Ok(Self::layerwise(specs)),
             Structure::Partition(names) => Self::partition(names, specs),
         }
+    }
+
+    /// All of `params` parameters as one block.
+    pub fn whole(params: usize) -> Self {
+        Self { of_param: vec![0; params], count: usize::from(params > 0) }
     }
 
     /// Number of blocks.

@@ -62,7 +62,7 @@ pub struct Config {
     /// What of a run survives its process.
     #[serde(default)]
     pub checkpoint: Checkpoint,
-    /// Limits of curvature calls.
+    /// Memory of curvature calls.
     #[serde(default)]
     pub curvature: Curvature,
     /// Where plugins are found.

@@ -324,18 +324,21 @@ impl Default for Checkpoint {
     }
 }
 
-/// `[curvature]`: limits of curvature calls.
+/// `[curvature]`: memory of curvature calls.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Curvature {
     /// Largest tensor of shape [tokens, vocabulary] that a plugin may ask for, in bytes, at least 1. Default 1 GiB.
     #[schemars(range(min = 1))]
     pub max_output_bytes: u64,
+    /// Activations that a linearization keeps for its later products, in bytes; what exceeds them is computed again. 0
+    /// keeps none. Default 1 GiB.
+    pub kept_bytes: u64,
 }
 
 impl Default for Curvature {
     fn default() -> Self {
-        Self { max_output_bytes: 1 << 30 }
+        Self { max_output_bytes: 1 << 30, kept_bytes: 1 << 30 }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The backend on libtorch: tensors, batches, losses and gradients for a plugin.
 
 use super::ema::Ema;
+use super::linearization::Linearization;
 use super::problem::Problem;
 use super::tensor;
 use crate::error::{Fault, Result as HostResult};
@@ -70,6 +71,10 @@ pub struct TorchBackend {
     pub stop: Arc<AtomicBool>,
     /// When a long step should return at the latest, so that the host can save.
     pub return_by: Option<Instant>,
+    /// Finished steps: part of the keys of sampled labels.
+    pub step: u64,
+    /// Largest `[tokens, vocabulary]` tensor that a plugin may ask for, in bytes.
+    pub max_output_bytes: u64,
     /// Floating-point operations of earlier processes of the run.
     pub earlier_flops: f64,
     /// Position in the data.
@@ -95,6 +100,8 @@ impl TorchBackend {
             schedule,
             stop: Arc::default(),
             return_by: None,
+            step: 0,
+            max_output_bytes: u64::MAX,
             earlier_flops: 0.0,
             streams: Streams::default(),
             ema: None,
@@ -133,11 +140,22 @@ impl TorchBackend {
         })
     }
 
-    fn count(&mut self, what: Capability, batch: &Position, passes: f64, started: Instant) {
-        let flops = passes * self.problem.forward_flops(batch.sequences);
+    fn linearized(
+        &mut self,
+        anchor: &[&Tensor],
+        batch: &Position,
+        blocks: &Blocks,
+        what: Capability,
+    ) -> Result<Linearization> {
+        let at = self.problem.linearize(anchor, batch, blocks, self.step);
+        let at = at.ok_or_else(|| Error::unsupported(what.name()))?;
+        self.answer(at)
+    }
+
+    fn count(&mut self, what: Capability, tokens: u64, flops: f64, started: Instant) {
         let count = self.calls.entry(what).or_default();
         count.calls += 1;
-        count.tokens += batch.tokens;
+        count.tokens += tokens;
         count.flops += flops;
         count.time += started.elapsed();
     }
@@ -145,8 +163,7 @@ impl TorchBackend {
 
 impl Backend for TorchBackend {
     type Tensor = Tensor;
-    /// Linearizations are not offered, so none exists.
-    type Linearization = std::convert::Infallible;
+    type Linearization = Linearization;
 
     fn info(&self, tensor: &Tensor) -> (Vec<usize>, DType) {
         tensor::info(tensor)
@@ -195,6 +212,7 @@ impl Backend for TorchBackend {
             IntegerQuery::WORLD_SIZE => Some(1),
             IntegerQuery::RANK => Some(0),
             IntegerQuery::SEED => Some(self.facts.seed),
+            IntegerQuery::STEP => Some(self.step),
             IntegerQuery::SHOULD_RETURN => Some(u64::from(self.should_return())),
             other => return Err(Error::unsupported(other.name())),
         })
@@ -218,6 +236,20 @@ impl Backend for TorchBackend {
     fn supports(&self, what: Capability) -> bool {
         match what {
             Capability::LOSS | Capability::LOSSES | Capability::GRADIENT => true,
+            Capability::SQUARED_GRADIENT
+            | Capability::FISHER_VECTOR_PRODUCT
+            | Capability::LINEARIZE
+            | Capability::ANCHOR_LOSS
+            | Capability::ANCHOR_GRADIENT
+            | Capability::JVP
+            | Capability::VJP
+            | Capability::GGN_VECTOR_PRODUCT
+            | Capability::HESSIAN_VECTOR_PRODUCT
+            | Capability::QUADRATIC
+            | Capability::PROX_LINEAR
+            | Capability::KRONECKER_FACTORS
+            | Capability::GRADIENT_WEIGHTED
+            | Capability::SEQUENCE_DIRECTIONAL => self.problem.has_curvature(),
             Capability::EMA_UPDATE => self.ema.is_some(),
             _ => false,
         }
@@ -236,50 +268,60 @@ impl Backend for TorchBackend {
         what: &Evaluation,
         params: &[&Tensor],
         batch: &Position,
-        _vector: &[&Tensor],
+        vector: &[&Tensor],
     ) -> Result<Product<Tensor>> {
         let started = Instant::now();
-        let (capability, passes, product) = match what {
+        let forward = self.problem.forward_flops(batch.sequences);
+        let numbers = |values| Product { values, tensors: vec![] };
+        let (capability, flops, product) = match what {
             Evaluation::Loss => {
                 let loss = self.problem.loss(params, batch);
-                (Capability::LOSS, 1.0, Product { values: vec![self.answer(loss)?], tensors: vec![] })
+                (Capability::LOSS, forward, numbers(vec![self.answer(loss)?]))
             }
             Evaluation::Losses => {
                 let losses = self.problem.losses(params, batch);
-                (Capability::LOSSES, 1.0, Product { values: self.answer(losses)?, tensors: vec![] })
+                (Capability::LOSSES, forward, numbers(self.answer(losses)?))
             }
             Evaluation::Gradient(Labels::Data) => {
                 let gradient = self.problem.loss_and_gradient(params, batch);
                 let (loss, tensors) = self.answer(gradient)?;
-                (Capability::GRADIENT, 3.0, Product { values: vec![loss], tensors })
+                (Capability::GRADIENT, 3.0 * forward, Product { values: vec![loss], tensors })
             }
-            Evaluation::Gradient(_) => return Err(Error::unsupported("gradient at sampled labels")),
-            Evaluation::SquaredGradient(..) => return Err(Error::unsupported(Capability::SQUARED_GRADIENT.name())),
-            Evaluation::FisherVectorProduct(_) => {
-                return Err(Error::unsupported(Capability::FISHER_VECTOR_PRODUCT.name()));
+            other => {
+                let blocks = Blocks::whole(params.len());
+                let mut at = self.linearized(params, batch, &blocks, evaluation(other))?;
+                let product = evaluate_at(&mut at, other, vector);
+                (evaluation(other), at.take_flops(), product)
             }
         };
-        self.count(capability, batch, passes, started);
+        self.count(capability, batch.tokens, flops, started);
         Ok(product)
     }
 
     fn linearize(
         &mut self,
-        _anchor: &[&Tensor],
-        _batch: &Position,
+        anchor: &[&Tensor],
+        batch: &Position,
         _structure: &Structure,
-        _blocks: &Blocks,
-    ) -> Result<Self::Linearization> {
-        Err(Error::unsupported(Capability::LINEARIZE.name()))
+        blocks: &Blocks,
+    ) -> Result<Linearization> {
+        self.linearized(anchor, batch, blocks, Capability::LINEARIZE)
     }
 
-    fn product(
-        &mut self,
-        at: &mut Self::Linearization,
-        _what: &ProductKind,
-        _inputs: &[&Tensor],
-    ) -> Result<Product<Tensor>> {
-        match *at {}
+    fn product(&mut self, at: &mut Linearization, what: &ProductKind, inputs: &[&Tensor]) -> Result<Product<Tensor>> {
+        let started = Instant::now();
+        let [rows, vocab_size] = at.output_shape();
+        if *what == ProductKind::Jvp {
+            let bytes = (rows * vocab_size * self.facts.kind.elt_size_in_bytes()) as u64;
+            if bytes > self.max_output_bytes {
+                let found =
+                    format!("[{rows}, {vocab_size}] is {bytes} bytes, expected at most {}", self.max_output_bytes);
+                return Err(Error::argument("jvp", format!("{found}; hint: `curvature.max_output_bytes`")));
+            }
+        }
+        let product = product_at(at, what, inputs)?;
+        self.count(capability(what), rows as u64, at.take_flops(), started);
+        Ok(product)
     }
 
     fn ema_update(&mut self, params: &[&Tensor]) -> Result<()> {
@@ -296,4 +338,70 @@ impl Backend for TorchBackend {
         self.metrics.push((name.to_owned(), value));
         Ok(())
     }
+}
+
+/// What is counted for an evaluation.
+fn evaluation(what: &Evaluation) -> Capability {
+    match what {
+        Evaluation::Loss => Capability::LOSS,
+        Evaluation::Losses => Capability::LOSSES,
+        Evaluation::Gradient(_) => Capability::GRADIENT,
+        Evaluation::SquaredGradient(..) => Capability::SQUARED_GRADIENT,
+        Evaluation::FisherVectorProduct(_) => Capability::FISHER_VECTOR_PRODUCT,
+    }
+}
+
+/// Evaluations that a linearization at the parameters gives.
+fn evaluate_at(at: &mut Linearization, what: &Evaluation, vector: &[&Tensor]) -> Product<Tensor> {
+    match what {
+        Evaluation::Loss => Product { values: vec![at.loss()], tensors: vec![] },
+        Evaluation::Losses => Product { values: at.losses(), tensors: vec![] },
+        Evaluation::Gradient(labels) => {
+            let (loss, tensors) = at.gradient(*labels);
+            Product { values: vec![loss], tensors }
+        }
+        Evaluation::SquaredGradient(per, labels) => {
+            Product { values: vec![], tensors: at.squared_gradient(*per, *labels) }
+        }
+        Evaluation::FisherVectorProduct(labels) => {
+            Product { values: vec![], tensors: at.fisher_vector_product(vector, *labels) }
+        }
+    }
+}
+
+/// What is counted for a product.
+fn capability(what: &ProductKind) -> Capability {
+    match what {
+        ProductKind::Loss => Capability::ANCHOR_LOSS,
+        ProductKind::Gradient => Capability::ANCHOR_GRADIENT,
+        ProductKind::Jvp => Capability::JVP,
+        ProductKind::Vjp => Capability::VJP,
+        ProductKind::GgnVectorProduct => Capability::GGN_VECTOR_PRODUCT,
+        ProductKind::Quadratic => Capability::QUADRATIC,
+        ProductKind::ProxLinear => Capability::PROX_LINEAR,
+        ProductKind::HessianVectorProduct => Capability::HESSIAN_VECTOR_PRODUCT,
+        ProductKind::KroneckerFactors { .. } => Capability::KRONECKER_FACTORS,
+        ProductKind::GradientWeighted(_) => Capability::GRADIENT_WEIGHTED,
+        ProductKind::SequenceDirectional => Capability::SEQUENCE_DIRECTIONAL,
+    }
+}
+
+fn product_at(at: &mut Linearization, what: &ProductKind, inputs: &[&Tensor]) -> Result<Product<Tensor>> {
+    let numbers = |values| Product { values, tensors: vec![] };
+    let tensors = |tensors| Product { values: vec![], tensors };
+    Ok(match what {
+        ProductKind::Loss => numbers(vec![at.loss()]),
+        ProductKind::Gradient => tensors(at.gradient(Labels::Data).1),
+        ProductKind::Jvp => tensors(vec![at.jvp(inputs)]),
+        ProductKind::Vjp => tensors(at.vjp(inputs[0])?),
+        ProductKind::GgnVectorProduct => tensors(at.ggn_vector_product(inputs)),
+        ProductKind::Quadratic => at.quadratic(inputs),
+        ProductKind::ProxLinear => at.prox_linear(inputs),
+        ProductKind::HessianVectorProduct => tensors(at.hessian_vector_product(inputs)),
+        ProductKind::KroneckerFactors { names, labels, sharing } => {
+            tensors(at.kronecker_factors(names, *labels, *sharing)?)
+        }
+        ProductKind::GradientWeighted(weights) => tensors(at.gradient_weighted(weights)?),
+        ProductKind::SequenceDirectional => numbers(at.sequence_directional(inputs)),
+    })
 }

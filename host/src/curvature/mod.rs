@@ -2,13 +2,23 @@
 
 mod backend;
 mod ema;
+mod hessian;
+mod kronecker;
+mod labels;
+mod linearization;
+pub mod passes;
 mod problem;
 mod recorded;
+mod rules;
 pub mod tensor;
+#[cfg(test)]
+mod tests;
 mod transformer;
 
 pub use backend::{CallCount, RunFacts, Streams, TorchBackend};
 pub use ema::Ema;
+pub use labels::LabelDraws;
+pub use linearization::{Linearization, Tokens};
 pub use problem::Problem;
 pub use recorded::Recorded;
 pub use transformer::LanguageModel;

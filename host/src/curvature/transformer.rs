@@ -1,11 +1,13 @@
 //! A transformer on training data. Batches of optimizers are cut into micro-batches here, and nowhere else are their
 //! losses and gradients summed.
 
+use super::labels::LabelDraws;
+use super::linearization::{Linearization, Tokens};
 use super::problem::Problem;
 use crate::data::{Dataset, Stream};
 use crate::error::{Exit, Fault, Result};
 use crate::model::{Attention, ModelConfig, Transformer, num_params};
-use gauntlet_plugin_api::{Position, Purpose};
+use gauntlet_plugin_api::{Blocks, Part, Position, Purpose};
 use std::sync::Arc;
 use tch::Tensor;
 
@@ -18,16 +20,18 @@ pub struct LanguageModel {
     model: Arc<Transformer>,
     data: Arc<Dataset>,
     micro_batch: usize,
+    curvature_budget: usize,
 }
 
 impl LanguageModel {
-    /// A model on a data set; `micro_batch` sequences are computed at once, 0 to choose by memory.
-    pub fn new(model: Arc<Transformer>, data: Arc<Dataset>, micro_batch: usize) -> Self {
+    /// A model on a data set; `micro_batch` sequences are computed at once, 0 to choose by memory. A linearization keeps
+    /// the values of its first pass up to `curvature_budget` bytes.
+    pub fn new(model: Arc<Transformer>, data: Arc<Dataset>, micro_batch: usize, curvature_budget: usize) -> Self {
         let micro_batch = match micro_batch {
             0 => automatic_micro_batch(model.config(), data.seq_len()),
             chosen => chosen,
         };
-        Self { model, data, micro_batch }
+        Self { model, data, micro_batch, curvature_budget }
     }
 
     /// Sequences computed at once.
@@ -37,17 +41,24 @@ impl LanguageModel {
 
     /// Runs `body` on the tokens `[m, T + 1]` of each micro-batch of a batch, in order.
     fn for_each_micro_batch(&self, batch: &Position, mut body: impl FnMut(&Tensor) -> Result<()>) -> Result<()> {
-        for part in &batch.parts {
-            let stream = stream(part.purpose)?;
-            for first in (part.first..part.first + part.count).step_by(self.micro_batch) {
-                let count = self.micro_batch.min((part.first + part.count - first) as usize);
-                let tokens = Tensor::from_slice(&self.data.read(stream, first, count)?)
-                    .view([count as i64, self.data.seq_len() as i64 + 1])
-                    .to_device(self.model.device());
-                body(&tokens)?;
-            }
-        }
-        Ok(())
+        self.micro_batches(batch).try_for_each(|part| body(&self.tokens(&part)?))
+    }
+
+    /// The micro-batches of a batch, in order.
+    fn micro_batches(&self, batch: &Position) -> impl Iterator<Item = Part> {
+        let most = self.micro_batch as u64;
+        batch.parts.iter().flat_map(move |part| {
+            let end = part.first + part.count;
+            let starts = (part.first..end).step_by(most as usize);
+            starts.map(move |first| Part { first, count: most.min(end - first), ..*part })
+        })
+    }
+
+    /// The tokens `[m, T + 1]` of consecutive sequences.
+    fn tokens(&self, part: &Part) -> Result<Tensor> {
+        let tokens = self.data.read(stream(part.purpose)?, part.first, part.count as usize)?;
+        let shape = [part.count as i64, self.data.seq_len() as i64 + 1];
+        Ok(Tensor::from_slice(&tokens).view(shape).to_device(self.model.device()))
     }
 }
 
@@ -90,6 +101,28 @@ impl Problem for LanguageModel {
             Ok(())
         })?;
         Ok((loss, gradient))
+    }
+
+    fn linearize(
+        &self,
+        anchor: &[&Tensor],
+        batch: &Position,
+        blocks: &Blocks,
+        step: u64,
+    ) -> Option<Result<Linearization>> {
+        let seq_len = self.data.seq_len() as u64;
+        let of_part = |part: &Part| (part.first..part.first + part.count).map(|first| (part.purpose, first)).collect();
+        let sequences = self.micro_batches(batch).map(|part| of_part(&part)).collect();
+        let draws = LabelDraws { step, seq_len, sequences };
+        let micro_batches: Result<Vec<Tensor>> = self.micro_batches(batch).map(|part| self.tokens(&part)).collect();
+        Some(micro_batches.map(|micro_batches| {
+            let tokens = Tokens { micro_batches, draws };
+            Linearization::new(self.model.clone(), anchor, tokens, blocks.clone(), self.curvature_budget)
+        }))
+    }
+
+    fn has_curvature(&self) -> bool {
+        true
     }
 }
 

@@ -16,13 +16,15 @@ mod spec;
 mod transformer;
 
 #[cfg(test)]
+pub(crate) mod fixtures;
+#[cfg(test)]
 mod tests;
 
 pub use attention::Attention;
 pub use generate::{Sampling, generate};
 pub use init::init_params;
-pub use params::{BlockWeights, NormWeights, Weights, num_params, param_specs};
+pub use params::{BlockPlaces, BlockWeights, NormPlaces, NormWeights, Places, Weights, num_params, param_specs};
 pub use resolve::ModelSection;
-pub use rope::Rope;
+pub use rope::{Rope, RopeTable};
 pub use spec::{Mlp, ModelConfig, PRESETS, Violation};
 pub use transformer::Transformer;

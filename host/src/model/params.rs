@@ -1,7 +1,5 @@
 //! The parameters of a model: their names, shapes and roles, and the binding of a list of tensors to their places.
 
-use std::slice;
-
 use gauntlet_plugin_api::spec::{ParamSpec, Role, SubBlocks};
 use tch::Tensor;
 
@@ -59,81 +57,88 @@ fn block_specs(config: &ModelConfig, layer_idx: usize) -> Vec<ParamSpec> {
 
 /// Scale and offset of a LayerNorm.
 #[derive(Clone, Copy, Debug)]
-pub struct NormWeights<'a> {
+pub struct NormPlaces<T> {
     /// Scale.
-    pub weight: &'a Tensor,
+    pub weight: T,
     /// Offset.
-    pub bias: &'a Tensor,
+    pub bias: T,
 }
 
-/// The parameters of one transformer block in their places.
+/// One thing for each parameter of one transformer block.
 #[derive(Clone, Copy, Debug)]
-pub struct BlockWeights<'a> {
+pub struct BlockPlaces<T> {
     /// Scale of the RMSNorm before attention `[width]`.
-    pub norm1: &'a Tensor,
+    pub norm1: T,
     /// Queries `[width, width]`.
-    pub q: &'a Tensor,
+    pub q: T,
     /// Keys `[kv_width, width]`.
-    pub k: &'a Tensor,
+    pub k: T,
     /// Values `[kv_width, width]`.
-    pub v: &'a Tensor,
+    pub v: T,
     /// Output of attention `[width, width]`.
-    pub o: &'a Tensor,
+    pub o: T,
     /// LayerNorms of q and k, with `qk_norm`.
-    pub qk_norm: Option<[NormWeights<'a>; 2]>,
+    pub qk_norm: Option<[NormPlaces<T>; 2]>,
     /// Scale of the RMSNorm before the MLP `[width]`.
-    pub norm2: &'a Tensor,
+    pub norm2: T,
     /// First matrix of the MLP `[mlp_width, width]`.
-    pub up: &'a Tensor,
+    pub up: T,
     /// Gate of the MLP `[mlp_width, width]`, with SwiGLU.
-    pub gate: Option<&'a Tensor>,
+    pub gate: Option<T>,
     /// Last matrix of the MLP `[width, mlp_width]`.
-    pub down: &'a Tensor,
+    pub down: T,
 }
 
-/// All parameters of a model in their places.
+/// One thing for each parameter of a model: tensors to compute with, indices to look up with.
 #[derive(Clone, Debug)]
-pub struct Weights<'a> {
+pub struct Places<T> {
     /// Token embedding `[vocab_size, width]`.
-    pub embed: &'a Tensor,
+    pub embed: T,
     /// The transformer blocks.
-    pub blocks: Vec<BlockWeights<'a>>,
+    pub blocks: Vec<BlockPlaces<T>>,
     /// Scale of the final RMSNorm `[width]`.
-    pub norm: &'a Tensor,
+    pub norm: T,
     /// Output head `[vocab_size, width]`; the embedding itself when tied.
-    pub head: &'a Tensor,
+    pub head: T,
 }
 
-impl<'a> Weights<'a> {
-    /// Binds tensors in the order of [`param_specs`] to their places.
+/// The parameters of a model in their places.
+pub type Weights<'a> = Places<&'a Tensor>;
+/// The parameters of one transformer block in their places.
+pub type BlockWeights<'a> = BlockPlaces<&'a Tensor>;
+/// Scale and offset of a LayerNorm.
+pub type NormWeights<'a> = NormPlaces<&'a Tensor>;
+
+impl<T: Copy> Places<T> {
+    /// Binds a list in the order of [`param_specs`] to its places.
     ///
     /// # Panics
-    /// When there are more or fewer tensors than the model has parameters.
-    pub fn bind(config: &ModelConfig, params: &'a [Tensor]) -> Self {
-        let mut cursor = Cursor(params.iter());
+    /// When there is more or less than the model has parameters.
+    pub fn bind(config: &ModelConfig, list: impl IntoIterator<Item = T>) -> Self {
+        let mut cursor = Cursor(list.into_iter());
         let embed = cursor.take();
         let blocks = (0..config.num_layers).map(|_| cursor.block(config)).collect();
         let norm = cursor.take();
         let head = if config.tied_head { embed } else { cursor.take() };
-        assert!(cursor.0.next().is_none(), "more tensors ({}) than the model has parameters", params.len());
+        assert!(cursor.0.next().is_none(), "more than the model has parameters");
         Self { embed, blocks, norm, head }
     }
 }
 
-/// Hands out parameters in their order.
-struct Cursor<'a>(slice::Iter<'a, Tensor>);
+/// Hands out a list in the order of the parameters.
+struct Cursor<I>(I);
 
-impl<'a> Cursor<'a> {
-    fn take(&mut self) -> &'a Tensor {
-        self.0.next().expect("as many tensors as the model has parameters")
+impl<I: Iterator> Cursor<I> {
+    fn take(&mut self) -> I::Item {
+        self.0.next().expect("as many as the model has parameters")
     }
 
-    fn norm(&mut self) -> NormWeights<'a> {
-        NormWeights { weight: self.take(), bias: self.take() }
+    fn norm(&mut self) -> NormPlaces<I::Item> {
+        NormPlaces { weight: self.take(), bias: self.take() }
     }
 
-    fn block(&mut self, config: &ModelConfig) -> BlockWeights<'a> {
-        BlockWeights {
+    fn block(&mut self, config: &ModelConfig) -> BlockPlaces<I::Item> {
+        BlockPlaces {
             norm1: self.take(),
             q: self.take(),
             k: self.take(),

@@ -17,11 +17,16 @@ pub enum Rope {
 
 /// Tables of rotations for the first positions, in the form that a layout wants.
 #[derive(Debug)]
-pub(super) enum RopeTable {
+pub enum RopeTable {
     /// Complex `cos + i sin`, `[positions, 1, head_width / 2]`.
     Interleaved(Tensor),
-    /// `cos` repeated for both halves, and `sin` with the sign of each half, `[positions, 1, head_width]` each.
-    Half { cos: Tensor, sin: Tensor },
+    /// Two real tables, `[positions, 1, head_width]` each.
+    Half {
+        /// Cosines, repeated for both halves.
+        cos: Tensor,
+        /// Sines with the sign of each half.
+        sin: Tensor,
+    },
 }
 
 impl RopeTable {
@@ -48,8 +53,30 @@ impl RopeTable {
         }
     }
 
+    /// The same tables; they share storage.
+    pub fn shallow_clone(&self) -> Self {
+        match self {
+            Self::Interleaved(rotation) => Self::Interleaved(rotation.shallow_clone()),
+            Self::Half { cos, sin } => Self::Half { cos: cos.shallow_clone(), sin: sin.shallow_clone() },
+        }
+    }
+
+    /// Rotates back, the transpose of [`RopeTable::rotate`].
+    pub fn rotate_back(&self, x: &Tensor) -> Tensor {
+        match self {
+            Self::Interleaved(rotation) => {
+                let planes = x.unflatten(-1, [-1, 2]).view_as_complex();
+                (planes * rotation.conj()).view_as_real().flatten(-2, -1)
+            }
+            Self::Half { cos, sin } => {
+                let half = x.size().last().map_or(0, |width| width / 2);
+                (x * cos) + (x * sin).roll([half], [-1])
+            }
+        }
+    }
+
     /// Rotates `x [batch, positions, heads, head_width]`.
-    pub(super) fn rotate(&self, x: &Tensor) -> Tensor {
+    pub fn rotate(&self, x: &Tensor) -> Tensor {
         match self {
             Self::Interleaved(rotation) => {
                 let planes = x.unflatten(-1, [-1, 2]).view_as_complex();
@@ -120,6 +147,15 @@ mod tests {
             let product = |i: i64, j: i64| dot(&q.select(1, i), &k.select(1, j));
             assert!(distance(&product(7, 4), &product(3, 0)) < 1e-13, "{rope:?}");
             assert!(distance(&product(7, 4), &product(7, 5)) > 1e-3, "{rope:?}");
+        }
+    }
+
+    #[test]
+    fn rotating_back_undoes_a_rotation() {
+        for rope in [Rope::Interleaved, Rope::Half] {
+            let x = random(4, 6);
+            let table = table(rope, 6);
+            assert!(distance(&table.rotate_back(&table.rotate(&x)), &x) < 1e-14, "{rope:?}");
         }
     }
 

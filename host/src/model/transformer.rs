@@ -114,6 +114,13 @@ impl Transformer {
         linear(&hidden, block.down)
     }
 
+    /// The rotations and the causal mask `[length, length]` (0, and minus infinity above the diagonal) for sequences of
+    /// `length` tokens.
+    pub fn position_tables(&self, length: i64) -> (RopeTable, Tensor) {
+        let tables = self.tables(length);
+        (tables.rope, tables.mask)
+    }
+
     /// Tables for sequences of `length` tokens, as views of those for the longest length seen.
     fn tables(&self, length: i64) -> Tables {
         let mut longest = self.tables.lock().unwrap_or_else(PoisonError::into_inner);

@@ -48,7 +48,8 @@ impl Prepared {
         let plugin = load_plugin(&chosen.plugin, chosen.sha256.as_deref(), &plugins.search_path).map_err(one)?;
         refuse_unused_schedule(config, &plugin).map_err(one)?;
         let model = Arc::new(Transformer::new(model_config, device, kind).map_err(one)?);
-        let problem = LanguageModel::new(model.clone(), data.clone(), config.train.micro_batch_size);
+        let kept_bytes = config.curvature.kept_bytes as usize;
+        let problem = LanguageModel::new(model.clone(), data.clone(), config.train.micro_batch_size, kept_bytes);
         let micro_batch_size = problem.micro_batch().min(config.data.batch_size);
         let session = start_session(config, &model, Box::new(problem)).map_err(one)?;
         let optimizer_config = Value::Object(chosen.config.clone());
@@ -146,6 +147,7 @@ fn start_session(config: &Config, model: &Transformer, problem: Box<dyn Problem>
     };
     let tensors = init_params(model.config(), config.run.seed, model.kind(), model.device());
     let mut backend = TorchBackend::new(facts, problem, Box::new(schedule(config)));
+    backend.max_output_bytes = config.curvature.max_output_bytes;
     backend.ema = config.ema.decay.map(|decay| Ema::new(decay, &tensors.iter().collect::<Vec<_>>()));
     let specs = param_specs(model.config()).into_iter().map(Arc::new).collect();
     Session::start(backend, InitialParams { specs, tensors })

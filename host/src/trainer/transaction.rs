@@ -201,6 +201,7 @@ fn repeat(optimizer: &mut PluginOptimizer, step: u64) -> Result<()> {
 /// Runs one part of a step and, at the step's end, checks what it left. `None` when the step goes on.
 fn part(optimizer: &mut PluginOptimizer, step: u64) -> Result<Option<StepResult>> {
     let session = optimizer.session();
+    session.lock().backend.step = step;
     let result = optimizer.step(step)?;
     let name = optimizer.name();
     match &result.outcome {
