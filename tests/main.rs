@@ -30,6 +30,9 @@ mod plugin_new;
 // The quickstart in small: prepare, train, evaluate, generate; twice the same to the bit.
 mod quickstart;
 
+// Curvature products and the spectrum at a checkpoint, and what is refused.
+mod curvature;
+
 // Schedules, averages, and the three ways in which a run ends.
 mod runs;
 

@@ -1,7 +1,7 @@
 //! The host of Gauntlet: it runs the model, answers an optimizer's questions about curvature, and keeps the run.
 //!
 //! Data flows one way: config, data, model, curvature, plugin, trainer, events, sinks. A module uses only modules to
-//! its left; `error`, `durable` and `events` may be used by all; `run` alone knows all of them, and `commands` is the
+//! its left; `error`, `durable`, `tensor_file` and `events` may be used by all; `run` alone knows all of them, and `commands` is the
 //! command line in front of it.
 
 pub mod commands;
@@ -16,4 +16,5 @@ pub mod plugin;
 pub mod report;
 pub mod run;
 pub mod sinks;
+pub mod tensor_file;
 pub mod trainer;

@@ -2,6 +2,7 @@
 
 mod checkpoint;
 mod config;
+mod curvature;
 mod data;
 mod eval;
 mod generate;
@@ -47,6 +48,9 @@ enum Command {
     /// Show and check a configuration.
     #[command(subcommand)]
     Config(config::Command),
+    /// Products and the spectrum at a checkpoint.
+    #[command(subcommand)]
+    Curvature(curvature::Command),
     /// Write an HTML page with the curves of one or several runs.
     Report(report::Args),
     /// Look at optimizer plugins, or begin a new one.
@@ -80,6 +84,7 @@ fn run(command: Command) -> Result<u8, Faults> {
         Command::Data(command) => data::run(command)?,
         Command::Checkpoint(command) => checkpoint::run(command)?,
         Command::Config(command) => config::run(command)?,
+        Command::Curvature(command) => curvature::run(command).map_err(one)?,
         Command::Report(args) => report::run(args).map_err(one)?,
         Command::Plugins(command) => plugins::run(command).map_err(one)?,
     }

@@ -5,6 +5,7 @@ mod ema;
 mod hessian;
 mod kronecker;
 mod labels;
+mod lanczos;
 mod linearization;
 pub mod passes;
 mod problem;
@@ -18,10 +19,11 @@ mod transformer;
 pub use backend::{CallCount, RunFacts, Streams, TorchBackend};
 pub use ema::Ema;
 pub use labels::LabelDraws;
+pub use lanczos::{Eigenvalue, Estimate, largest, trace};
 pub use linearization::{Linearization, Tokens};
 pub use problem::Problem;
 pub use recorded::Recorded;
-pub use transformer::LanguageModel;
+pub use transformer::{LanguageModel, automatic_micro_batch};
 
 use gauntlet_plugin_api::backend::Session;
 

@@ -155,7 +155,7 @@ fn internal(error: &tch::TchError) -> Fault {
 
 /// Sequences whose activations fit the budget: per token about 34 values of width in a block (attention, MLP, norms)
 /// and three rows of logits.
-fn automatic_micro_batch(config: &ModelConfig, seq_len: usize) -> usize {
+pub fn automatic_micro_batch(config: &ModelConfig, seq_len: usize) -> usize {
     let block = 16 * config.width + 4 * config.mlp_width;
     let per_token = 4 * (config.num_layers * block + 3 * config.vocab_size);
     (ACTIVATION_BUDGET / (per_token * seq_len)).max(1)

@@ -1,0 +1,121 @@
+//! Files of named tensors (safetensors) that a user hands in or gets: vectors, tokens, products.
+//!
+//! Equal contents give equal bytes. Like `durable`, this module may be used by all.
+
+use crate::durable;
+use crate::error::{Exit, Fault, Result};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use std::collections::BTreeMap;
+use std::path::Path;
+use tch::{Device, Kind, Tensor};
+
+/// Named tensors on the CPU, in the order of their names.
+pub type NamedTensors = BTreeMap<String, Tensor>;
+
+/// Reads a file whole.
+///
+/// # Errors
+///
+/// [`Exit::Missing`] where it cannot be read, [`Exit::Data`] where it is no such file or holds another type of element
+/// than f32, f64, f16, bf16, i64 or i32.
+pub fn read(path: &Path) -> Result<NamedTensors> {
+    let bytes = std::fs::read(path).map_err(|error| Fault::reading(path, &error))?;
+    let bad = |what: String| Fault::new(Exit::Data, format!("`{}`: {what}", path.display()));
+    let file = SafeTensors::deserialize(&bytes);
+    let file = file.map_err(|error| bad("not a safetensors file".into()).found(error))?;
+    let tensor = |(name, view): (&str, TensorView<'_>)| {
+        let kind = kind(view.dtype()).ok_or_else(|| {
+            bad(format!("tensor `{name}`")).found(format!("{:?}", view.dtype())).expected("floats or integers")
+        })?;
+        let shape: Vec<i64> = view.shape().iter().map(|size| *size as i64).collect();
+        let tensor = Tensor::f_from_data_size(view.data(), &shape, kind);
+        Ok((name.to_owned(), tensor.map_err(|error| bad(format!("tensor `{name}`")).found(error))?))
+    };
+    file.iter().map(tensor).collect()
+}
+
+/// Writes or replaces a file.
+///
+/// # Errors
+///
+/// [`Exit::Write`].
+pub fn write(path: &Path, tensors: &[(String, Tensor)], metadata: &BTreeMap<String, String>) -> Result<()> {
+    let internal =
+        |error: &dyn std::fmt::Display| Fault::new(Exit::Internal, format!("tensors cannot be written: {error}"));
+    let part = |(name, tensor): &(String, Tensor)| {
+        let tensor = tensor.to_device(Device::Cpu).contiguous();
+        let dtype = if tensor.kind() == Kind::Double { Dtype::F64 } else { Dtype::F32 };
+        (name.clone(), dtype, tensor.size().iter().map(|size| *size as usize).collect::<Vec<_>>(), elements(&tensor))
+    };
+    let parts: Vec<_> = tensors.iter().map(part).collect();
+    let views = parts.iter().map(|(name, dtype, shape, bytes)| {
+        TensorView::new(*dtype, shape.clone(), bytes).map(|view| (name.as_str(), view))
+    });
+    let views = views.collect::<std::result::Result<Vec<_>, _>>().map_err(|error| internal(&error))?;
+    let metadata = metadata.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+    let file = safetensors::serialize(views, Some(metadata)).map_err(|error| internal(&error))?;
+    durable::replace(path, &with_sorted_header(file).ok_or_else(|| internal(&"a header that is not JSON"))?)
+}
+
+/// The same file with its header's keys in order: the library writes metadata in an order of chance.
+fn with_sorted_header(mut file: Vec<u8>) -> Option<Vec<u8>> {
+    let length = u64::from_le_bytes(file.get(..8)?.try_into().ok()?) as usize;
+    let header = file.get_mut(8..8 + length)?;
+    let sorted: BTreeMap<String, serde_json::Value> = serde_json::from_slice(header).ok()?;
+    let sorted = serde_json::to_vec(&sorted).ok()?;
+    header.fill(b' ');
+    header.get_mut(..sorted.len())?.copy_from_slice(&sorted);
+    Some(file)
+}
+
+fn elements(tensor: &Tensor) -> Vec<u8> {
+    let bytes = tensor.numel() * tensor.kind().elt_size_in_bytes();
+    let mut elements = vec![0; bytes];
+    tensor.copy_data_u8(&mut elements, tensor.numel());
+    elements
+}
+
+fn kind(dtype: Dtype) -> Option<Kind> {
+    match dtype {
+        Dtype::F32 => Some(Kind::Float),
+        Dtype::F64 => Some(Kind::Double),
+        Dtype::F16 => Some(Kind::Half),
+        Dtype::BF16 => Some(Kind::BFloat16),
+        Dtype::I64 => Some(Kind::Int64),
+        Dtype::I32 => Some(Kind::Int),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_again_and_equal_contents_give_equal_bytes() {
+        let folder = tempfile::tempdir().unwrap();
+        let tensors = vec![
+            ("b".to_owned(), Tensor::from_slice(&[1.5_f64, f64::NAN]).view([2, 1])),
+            ("a".to_owned(), Tensor::from_slice(&[-2.0_f32])),
+        ];
+        let metadata: BTreeMap<String, String> = (0..9).map(|i| (format!("key{i}"), i.to_string())).collect();
+        let paths = [folder.path().join("one"), folder.path().join("two")];
+        paths.iter().for_each(|path| write(path, &tensors, &metadata).unwrap());
+        assert_eq!(std::fs::read(&paths[0]).unwrap(), std::fs::read(&paths[1]).unwrap());
+        let read = read(&paths[0]).unwrap();
+        assert_eq!(read["a"].size(), [1]);
+        assert_eq!((read["b"].size(), read["b"].double_value(&[0, 0])), (vec![2, 1], 1.5));
+    }
+
+    #[test]
+    fn what_is_no_such_file_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("v");
+        assert_eq!(read(&path).unwrap_err().exit, Exit::Missing);
+        for bytes in [&b""[..], b"text", &[0xff; 16], &u64::MAX.to_le_bytes()] {
+            std::fs::write(&path, bytes).unwrap();
+            let fault = read(&path).unwrap_err();
+            assert!(fault.exit == Exit::Data && fault.to_string().contains("not a safetensors file"), "{fault}");
+        }
+    }
+}
