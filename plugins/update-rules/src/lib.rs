@@ -4,6 +4,7 @@ pub mod adamw;
 pub mod by_role;
 pub mod check;
 pub mod clip;
+pub mod diagnostics;
 pub mod inner;
 pub mod matrices;
 pub mod muon;
