@@ -1,6 +1,6 @@
 //! Ranges of configuration values, with the field's names in the message.
 
-use gauntlet_plugin_api::{Error, Result};
+use gauntlet_plugin_api::{Error, ErrorCode, Params, Result};
 
 /// A finite number > 0.
 pub fn positive(key: &str, value: f64) -> Result<()> {
@@ -22,6 +22,30 @@ pub fn between(key: &str, value: usize, least: usize, most: usize) -> Result<()>
     match (least..=most).contains(&value) {
         true => Ok(()),
         false => Err(Error::config(key, format!("must be from {least} to {most}, got {value}"))),
+    }
+}
+
+/// A whole number that is not smaller than `least`.
+pub fn at_least(key: &str, value: u64, least: u64) -> Result<()> {
+    match value >= least {
+        true => Ok(()),
+        false => Err(Error::config(key, format!("must be >= {least}, got {value}"))),
+    }
+}
+
+/// The norm of a gradient.
+///
+/// # Errors
+///
+/// It is not finite: it would spoil moving averages for good.
+pub fn finite_norm(gradient: &Params) -> Result<f64> {
+    let norm = gradient.norm()?;
+    match norm.is_finite() {
+        true => Ok(norm),
+        false => {
+            let message = format!("the gradient's norm is {norm}, expected a finite number");
+            Err(Error::new(ErrorCode::NUMERICAL, "gradient", message))
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Clipping of a gradient by the norm of groups of parameters.
 
-use gauntlet_plugin_api::{Error, ParamSpec, Params, Result, Role};
+use crate::check::finite_norm;
+use gauntlet_plugin_api::{ParamSpec, Params, Result, Role};
 
 /// Scales a list down to a Euclidean norm of `max_norm` where it is longer, and gives the norm that it had.
 ///
@@ -8,11 +9,7 @@ use gauntlet_plugin_api::{Error, ParamSpec, Params, Result, Role};
 ///
 /// A norm that is not finite: a scaled NaN or infinity would hide it.
 pub fn to_norm(gradient: &mut Params, max_norm: f64) -> Result<f64> {
-    let norm = gradient.norm()?;
-    if !norm.is_finite() {
-        let message = format!("the gradient's norm is {norm}, expected a finite number");
-        return Err(Error::new(gauntlet_plugin_api::ErrorCode::NUMERICAL, "clip", message));
-    }
+    let norm = finite_norm(gradient)?;
     if norm > max_norm {
         gradient.scale_(max_norm / norm)?;
     }
@@ -65,6 +62,6 @@ mod tests {
         let mut params = params();
         params[1].1[0] = f64::NAN;
         let error = on(DType::F64, params, |ctx| by_optimizer_group(ctx.params_mut(), 1.0)).unwrap_err();
-        assert_eq!(error.to_string(), "clip: the gradient's norm is NaN, expected a finite number");
+        assert_eq!(error.to_string(), "gradient: the gradient's norm is NaN, expected a finite number");
     }
 }

@@ -5,11 +5,13 @@ pub mod by_role;
 pub mod check;
 pub mod clip;
 pub mod diagnostics;
+pub mod eigenbasis;
 pub mod inner;
 pub mod matrices;
 pub mod muon;
 pub mod newton_schulz;
 pub mod sgd;
+pub mod soap;
 
 #[cfg(test)]
 mod probe;

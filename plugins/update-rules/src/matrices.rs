@@ -13,6 +13,8 @@ pub struct MatrixBatch {
     pub rows: usize,
     /// Columns of a matrix.
     pub cols: usize,
+    /// Whether the parameters are vectors.
+    pub is_vector: bool,
     heads: Option<SubBlocks>,
     indices: Vec<usize>,
 }
@@ -45,11 +47,11 @@ impl MatrixBatch {
             Some(SubBlocks { count, .. }) => (rows, cols / count),
             None => (rows, cols),
         };
-        Self { rows, cols, heads, indices: vec![index] }
+        Self { rows, cols, is_vector: spec.shape.len() < 2, heads, indices: vec![index] }
     }
 
     fn is_like(&self, other: &Self) -> bool {
-        (self.rows, self.cols, self.heads) == (other.rows, other.cols, other.heads)
+        (self.rows, self.cols, self.is_vector, self.heads) == (other.rows, other.cols, other.is_vector, other.heads)
     }
 
     /// Number of parameters.
@@ -65,6 +67,18 @@ impl MatrixBatch {
     /// Positions of the parameters in their list, ascending.
     pub fn indices(&self) -> &[usize] {
         &self.indices
+    }
+
+    /// Elements of one batch of its matrices.
+    pub fn numel(&self) -> usize {
+        let heads = self.heads.map_or(1, |heads| heads.count);
+        self.len() * heads * self.rows * self.cols
+    }
+
+    /// Its name in a saved state: the first parameter's.
+    pub fn name<'a>(&self, params: &'a Params) -> &'a str {
+        let first = self.indices.first().and_then(|index| params.specs().get(*index));
+        first.map_or("", |spec| spec.name.as_str())
     }
 
     /// The matrices of a list, `[batch, rows, cols]`.
