@@ -123,6 +123,21 @@ impl MatrixBatch {
     }
 }
 
+/// Reads a batch of a saved state into its place.
+///
+/// # Errors
+///
+/// Another shape: the state of another model.
+pub(crate) fn load(state: &StateReader, entry: &str, tensor: &mut Tensor) -> Result<()> {
+    let saved = state.tensor(entry)?;
+    let (found, expected) = (saved.shape()?, tensor.shape()?);
+    if found != expected {
+        return Err(Error::state(entry, format!("found shape {found:?}, expected {expected:?}")));
+    }
+    *tensor = saved;
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

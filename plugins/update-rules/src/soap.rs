@@ -2,7 +2,7 @@
 
 use crate::adamw::bias_correction;
 use crate::eigenbasis::Eigenbasis;
-use crate::matrices::MatrixBatch;
+use crate::matrices::{self, MatrixBatch};
 use gauntlet_plugin_api::prelude::*;
 
 /// The numbers of one step t = 1, 2, ...; the step that makes the first bases is not counted.
@@ -188,13 +188,7 @@ impl Rotated {
     pub fn load(&mut self, state: &StateReader) -> Result<()> {
         let name = self.name.clone();
         for (kind, tensor) in self.tensors() {
-            let entry = format!("{kind}.{name}");
-            let saved = state.tensor(&entry)?;
-            let (found, expected) = (saved.shape()?, tensor.shape()?);
-            if found != expected {
-                return Err(Error::state(entry, format!("found shape {found:?}, expected {expected:?}")));
-            }
-            *tensor = saved;
+            matrices::load(state, &format!("{kind}.{name}"), tensor)?;
         }
         Ok(())
     }
