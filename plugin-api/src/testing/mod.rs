@@ -73,6 +73,7 @@ mod loss;
 mod ops;
 mod problem;
 mod products;
+mod trace;
 
 pub use array::Array;
 pub use backend::PlainBackend;
@@ -81,5 +82,6 @@ pub use harness::{Harness, Snapshot};
 pub use loss::Fault;
 pub use problem::Problem;
 pub use serde_json::json;
+pub use trace::{Deviation, Trace};
 
 pub use crate::backend::{Outcome, SavedEntry, SavedState, SavedTensor, StepResult};

@@ -1,6 +1,6 @@
 //! Ranges of configuration values, with the field's names in the message.
 
-use gauntlet_plugin_api::{Error, Result};
+use gauntlet_plugin_api::{Error, ErrorCode, Params, Result};
 
 /// A finite number > 0.
 pub fn positive(key: &str, value: f64) -> Result<()> {
@@ -15,6 +15,38 @@ pub fn not_negative(key: &str, value: f64) -> Result<()> {
 /// A number in [0, 1): a decay rate.
 pub fn decay_rate(key: &str, value: f64) -> Result<()> {
     holds(key, value, "in [0, 1)", (0.0..1.0).contains(&value))
+}
+
+/// A whole number from `least` to `most`.
+pub fn between(key: &str, value: usize, least: usize, most: usize) -> Result<()> {
+    match (least..=most).contains(&value) {
+        true => Ok(()),
+        false => Err(Error::config(key, format!("must be from {least} to {most}, got {value}"))),
+    }
+}
+
+/// A whole number that is not smaller than `least`.
+pub fn at_least(key: &str, value: u64, least: u64) -> Result<()> {
+    match value >= least {
+        true => Ok(()),
+        false => Err(Error::config(key, format!("must be >= {least}, got {value}"))),
+    }
+}
+
+/// The norm of a gradient.
+///
+/// # Errors
+///
+/// It is not finite: it would spoil moving averages for good.
+pub fn finite_norm(gradient: &Params) -> Result<f64> {
+    let norm = gradient.norm()?;
+    match norm.is_finite() {
+        true => Ok(norm),
+        false => {
+            let message = format!("the gradient's norm is {norm}, expected a finite number");
+            Err(Error::new(ErrorCode::NUMERICAL, "gradient", message))
+        }
+    }
 }
 
 fn holds(key: &str, value: f64, range: &str, holds: bool) -> Result<()> {
