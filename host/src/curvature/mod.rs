@@ -23,7 +23,7 @@ pub use lanczos::{Eigenvalue, Estimate, largest, trace};
 pub use linearization::{Linearization, Tokens};
 pub use problem::Problem;
 pub use recorded::Recorded;
-pub use transformer::{LanguageModel, automatic_micro_batch};
+pub use transformer::{LanguageModel, automatic_micro_batch, forward_flops};
 
 use gauntlet_plugin_api::backend::Session;
 

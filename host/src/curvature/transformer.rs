@@ -6,8 +6,8 @@ use super::linearization::{Linearization, Tokens};
 use super::problem::Problem;
 use crate::data::{Dataset, Stream};
 use crate::error::{Exit, Fault, Result};
-use crate::model::{Attention, ModelConfig, Transformer, num_params};
-use gauntlet_plugin_api::{Blocks, Part, Position, Purpose};
+use crate::model::{Attention, ModelConfig, Transformer, num_params, param_specs};
+use gauntlet_plugin_api::{Blocks, ParamSpec, Part, Position, Purpose};
 use std::sync::Arc;
 use tch::Tensor;
 
@@ -72,11 +72,7 @@ impl Problem for LanguageModel {
     }
 
     fn forward_flops(&self, sequences: u64) -> f64 {
-        let (config, seq_len) = (self.model.config(), self.data.seq_len() as f64);
-        let embedding = if config.tied_head { 0 } else { config.vocab_size * config.width };
-        let per_token = 2.0 * (num_params(config) - embedding) as f64;
-        let attention = 4.0 * seq_len * (config.width * config.num_layers) as f64;
-        sequences as f64 * seq_len * (per_token + attention)
+        forward_flops(self.model.config(), self.data.seq_len(), sequences)
     }
 
     fn losses(&self, params: &[&Tensor], batch: &Position) -> Result<Vec<f64>> {
@@ -124,6 +120,17 @@ impl Problem for LanguageModel {
     fn has_curvature(&self) -> bool {
         true
     }
+}
+
+/// Floating-point operations of one forward pass over sequences of `seq_len` tokens: matrix products, attention counted
+/// as if nothing were masked, a multiplication and an addition as two.
+pub fn forward_flops(config: &ModelConfig, seq_len: usize, sequences: u64) -> f64 {
+    let vector = |spec: &ParamSpec| if spec.shape.len() == 1 { spec.numel() } else { 0 };
+    let vectors: usize = param_specs(config).iter().map(vector).sum();
+    let embedding = if config.tied_head { 0 } else { config.vocab_size * config.width };
+    let per_token = 2.0 * (num_params(config) - vectors - embedding) as f64;
+    let attention = 4.0 * (seq_len * config.width * config.num_layers) as f64;
+    (sequences * seq_len as u64) as f64 * (per_token + attention)
 }
 
 /// Aliases that share storage with the parameters but belong to no autograd graph.

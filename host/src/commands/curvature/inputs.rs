@@ -123,7 +123,7 @@ impl Anchor {
         let outside = |token: i64| !(0..vocab_size).contains(&token);
         let bounds = [tokens.min().int64_value(&[]), tokens.max().int64_value(&[])];
         if let Some(token) = bounds.into_iter().find(|token| outside(*token)) {
-            return Err(bad("a token").found(token).expected(format!("0 to {}", vocab_size - 1)));
+            return Err(bad("token").found(token).expected(format!("0 to {}", vocab_size - 1)));
         }
         Ok(tokens.to_device(self.model.device()))
     }
@@ -141,9 +141,8 @@ impl Anchor {
         let missing = self.specs.iter().filter(|spec| !tensors.contains_key(&spec.name));
         let missing: Vec<&str> = missing.map(|spec| spec.name.as_str()).collect();
         if !missing.is_empty() {
-            return Err(bad("parameters are missing".into())
-                .found(listed(missing.into_iter()))
-                .expected("all of them"));
+            let missing = bad("tensors".into()).found(format!("no {}", listed(missing.into_iter())));
+            return Err(missing.expected("one a parameter"));
         }
         let take = |spec: &ParamSpec| {
             let tensor = tensors.remove(&spec.name).unwrap_or_else(|| Tensor::from(0.0));

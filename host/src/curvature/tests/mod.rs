@@ -2,6 +2,7 @@
 
 mod dense;
 mod evaluations;
+mod flops;
 mod products;
 mod structures;
 
