@@ -1,8 +1,8 @@
-//! The conformance suite, recorded traces, roles, and ranges.
+//! The conformance suite, recorded traces, roles, metrics, ranges.
 
 use super::Muon;
-use gauntlet_plugin_api::testing::{Harness, Problem, Trace, conformance, json};
-use gauntlet_plugin_api::{ErrorCode, ParamSpec, Role};
+use gauntlet_plugin_api::testing::{Harness, Problem, StepResult, Trace, conformance, json};
+use gauntlet_plugin_api::{ParamSpec, Role};
 
 #[test]
 fn conforms() {
@@ -11,12 +11,70 @@ fn conforms() {
     conformance::<Muon>(json!({ "variant": "optax", "coefficients": "polar_express", "clip_norm": 1.0 }));
 }
 
-/// See `tests/data/traces/README.md`.
+/// Keller Jordan's formula and optax, both in float64; see `tests/data/traces/README.md`.
 #[test]
-fn the_traces_of_kellers_formula_are_followed() {
-    for name in ["muon-original", "muon-match_rms_adamw"] {
+fn traces_are_followed() {
+    for name in ["muon-original", "muon-match_rms_adamw", "muon-optax"] {
         let path = format!("{}/../../tests/data/traces/{name}.safetensors", env!("CARGO_MANIFEST_DIR"));
         let worst = Trace::read(path).unwrap().replay::<Muon>().unwrap();
         assert!(worst.error <= 1e-10, "{name}: {worst}");
     }
+}
+
+/// One step from zero along gradients of a power of two. AdamW moves every number by its step size, Muon a matrix by the
+/// scalar map of its singular value.
+#[test]
+fn hidden_matrices_take_muon_and_everything_else_adamw() {
+    let roles = [Role::Embedding, Role::Hidden, Role::Hidden, Role::Head, Role::Norm, Role::Bias];
+    let shapes: [&[usize]; 6] = [&[1, 1], &[1, 1], &[2], &[1, 1], &[2], &[2]];
+    let names = ["embed", "matrix", "vector", "head", "norm", "bias"];
+    let specs = (0..6).map(|i| ParamSpec::new(names[i], shapes[i], roles[i])).collect::<Vec<_>>();
+    let list = |x: f64| specs.iter().map(|spec| vec![x; spec.numel()]).collect::<Vec<_>>();
+    let config = json!({ "lr": 0.1, "adam": { "lr": 0.01, "eps": 0.0 } });
+    let mut run = Harness::<Muon>::with_gradients(config, specs.clone(), list(0.0), vec![list(-4.0)]).unwrap();
+    run.step().unwrap();
+    let moved = run.params();
+    let expected = [0.01, 0.069_643_6, 0.01, 0.01, 0.01, 0.01, 0.01, 0.01, 0.01];
+    assert!(moved.iter().zip(expected).all(|(x, r)| (x - r).abs() < 1e-7), "{moved:?}");
+}
+
+#[test]
+fn update_norms_by_role_are_reported_every_tenth_step() {
+    let specs = vec![ParamSpec::new("w", &[1, 1], Role::Hidden), ParamSpec::new("n", &[4], Role::Norm)];
+    let gradients = vec![vec![vec![1.0], vec![1.0; 4]]; 11];
+    let config = json!({ "lr": 0.1, "adam": { "lr": 0.01 } });
+    let mut run = Harness::<Muon>::with_gradients(config, specs, vec![vec![0.0], vec![0.0; 4]], gradients).unwrap();
+    let norms = |result: StepResult| result.metrics.into_iter().skip(1).collect::<Vec<_>>();
+    let first = norms(run.step().unwrap());
+    let [(hidden, of_hidden), (norm, of_norm)] = first.as_slice() else { panic!("{first:?}") };
+    assert_eq!((hidden.as_str(), norm.as_str()), ("update_norm_hidden", "update_norm_norm"));
+    assert!((of_hidden - 0.069_643_6).abs() < 1e-6 && (of_norm - 0.02).abs() < 1e-9, "{first:?}");
+    for _ in 1..10 {
+        assert_eq!(norms(run.step().unwrap()), []);
+    }
+    assert_eq!(norms(run.step().unwrap()).len(), 2);
+}
+
+#[test]
+fn it_descends() {
+    for config in [json!({ "adam": { "lr": 0.02 } }), json!({ "variant": "optax", "clip_norm": 1.0 })] {
+        let mut run = Harness::<Muon>::new(config.clone(), Problem::two_layer()).unwrap();
+        let before = run.loss().unwrap();
+        (0..50).for_each(|_| drop(run.step().unwrap()));
+        let after = run.loss().unwrap();
+        assert!(after < before - 0.2, "{config}: {before} {after}");
+    }
+}
+
+#[test]
+fn values_out_of_range_are_refused() {
+    let refused = |config| Harness::<Muon>::new(config, Problem::squared()).unwrap_err().to_string();
+    assert_eq!(refused(json!({ "lr": 0.0 })), "lr: must be > 0, got 0");
+    assert_eq!(refused(json!({ "momentum": 1.0 })), "momentum: must be in [0, 1), got 1");
+    assert_eq!(refused(json!({ "ns_steps": 0 })), "ns_steps: must be from 1 to 99, got 0");
+    assert_eq!(refused(json!({ "clip_norm": 0.0 })), "clip_norm: must be > 0, got 0");
+    assert_eq!(refused(json!({ "adam": { "eps": -1.0 } })), "adam.eps: must be >= 0, got -1");
+    let scale = refused(json!({ "scale": "spectral" }));
+    assert!(scale.starts_with("scale: unknown variant `spectral`, expected one of"), "{scale}");
+    assert!(refused(json!({ "adam": { "beta": 1 } })).starts_with("adam.beta: unknown field `beta`"));
 }

@@ -80,7 +80,7 @@ fn without_factors_it_is_adam() {
 /// The eigenvectors of diagonal factors are the axes, in an order and with signs that must not matter.
 #[test]
 fn on_diagonal_gradients_it_is_adam() {
-    let diagonal = |step: usize, at: usize| if at % 5 == 0 { random(step, at) } else { 0.0 };
+    let diagonal = |step: usize, at: usize| if at.is_multiple_of(5) { random(step, at) } else { 0.0 };
     let (found, deviation, failures) = run([4, 4], TWO_SIDED, diagonal);
     let expected = adam(16, diagonal);
     // An element that should be 0 is rounded to 1e-18, which eps makes 1e-10.
