@@ -67,7 +67,7 @@ impl Adam {
         let set = group.map(|group| &groups[group].set);
         let lr = set.and_then(|set| set.lr).unwrap_or(*lr) * schedule;
         let weight_decay = set.and_then(|set| set.weight_decay).unwrap_or(*weight_decay);
-        AdamW { lr, betas: *betas, eps: *eps, weight_decay, t: self.t }
+        AdamW { lr, betas: *betas, eps: *eps, weight_decay, nesterov: false, t: self.t }
     }
 }
 

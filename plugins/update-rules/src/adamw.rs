@@ -13,6 +13,8 @@ pub struct AdamW {
     pub eps: f64,
     /// Decoupled weight decay; it multiplies `lr`.
     pub weight_decay: f64,
+    /// Whether the update looks ahead by one step of the first moment (Dozat 2016, as optax computes it).
+    pub nesterov: bool,
     /// The step, from 1.
     pub t: u64,
 }
@@ -25,20 +27,27 @@ impl AdamW {
     /// v <- b2 v + (1 - b2) g^2
     /// w <- (1 - lr wd) w - lr / (1 - b1^t) m / (sqrt(v) / sqrt(1 - b2^t) + eps)
     /// ```
+    ///
+    /// With `nesterov`, b1 m / (1 - b1^(t+1)) + (1 - b1) g / (1 - b1^t) stands for m / (1 - b1^t).
     pub fn step(&self, w: &mut Params, m: &mut Params, v: &mut Params, g: &Params) -> Result<()> {
-        let Self { lr, betas: [b1, b2], eps, weight_decay, t } = *self;
+        let Self { lr, betas: [b1, b2], eps, weight_decay, nesterov, t } = *self;
         let (correction1, correction2) = (bias_correction(b1, t), bias_correction(b2, t).sqrt());
+        let ahead = bias_correction(b1, t + 1);
         fused([w, m, v], [g], |[w, m, v], [g]| {
             let m = m + (1.0 - b1) * (g - m);
             let v = b2 * v + (1.0 - b2) * g * g;
             let denominator = v.sqrt() / correction2 + eps;
-            let w = (1.0 - lr * weight_decay) * w - lr / correction1 * m / denominator;
+            let direction = match nesterov {
+                false => lr / correction1 * m,
+                true => lr * b1 / ahead * m + lr * (1.0 - b1) / correction1 * g,
+            };
+            let w = (1.0 - lr * weight_decay) * w - direction / denominator;
             [w, m, v]
         })
     }
 }
 
 /// 1 - beta^t.
-fn bias_correction(beta: f64, t: u64) -> f64 {
+pub(crate) fn bias_correction(beta: f64, t: u64) -> f64 {
     1.0 - beta.powf(t as f64)
 }

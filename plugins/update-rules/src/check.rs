@@ -17,6 +17,14 @@ pub fn decay_rate(key: &str, value: f64) -> Result<()> {
     holds(key, value, "in [0, 1)", (0.0..1.0).contains(&value))
 }
 
+/// A whole number from `least` to `most`.
+pub fn between(key: &str, value: usize, least: usize, most: usize) -> Result<()> {
+    match (least..=most).contains(&value) {
+        true => Ok(()),
+        false => Err(Error::config(key, format!("must be from {least} to {most}, got {value}"))),
+    }
+}
+
 fn holds(key: &str, value: f64, range: &str, holds: bool) -> Result<()> {
     match holds && value.is_finite() {
         true => Ok(()),
