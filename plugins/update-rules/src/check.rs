@@ -1,6 +1,6 @@
 //! Ranges of configuration values, with the field's names in the message.
 
-use gauntlet_plugin_api::{Error, Result};
+use gauntlet_plugin_api::{Error, ErrorCode, Result};
 
 /// A finite number > 0.
 pub fn positive(key: &str, value: f64) -> Result<()> {
@@ -22,6 +22,22 @@ pub fn between(key: &str, value: usize, least: usize, most: usize) -> Result<()>
     match (least..=most).contains(&value) {
         true => Ok(()),
         false => Err(Error::config(key, format!("must be from {least} to {most}, got {value}"))),
+    }
+}
+
+/// A finite number in [0, 1].
+pub fn share(key: &str, value: f64) -> Result<()> {
+    holds(key, value, "in [0, 1]", (0.0..=1.0).contains(&value))
+}
+
+/// The norm of a gradient that can be used: a number, and not infinite.
+pub fn finite_gradient(norm: f64) -> Result<()> {
+    match norm.is_finite() {
+        true => Ok(()),
+        false => {
+            let message = format!("its norm is {norm}, expected a finite number");
+            Err(Error::new(ErrorCode::NUMERICAL, "gradient", message))
+        }
     }
 }
 

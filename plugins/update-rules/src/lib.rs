@@ -2,13 +2,20 @@
 
 pub mod adamw;
 pub mod by_role;
+pub mod cg;
 pub mod check;
 pub mod clip;
+pub mod gauss_newton;
 pub mod inner;
+pub mod inner_schedule;
+pub mod levenberg_marquardt;
+pub mod line_search;
 pub mod matrices;
 pub mod muon;
+pub mod newton_cg;
 pub mod newton_schulz;
 pub mod sgd;
+pub mod update_norms;
 
 #[cfg(test)]
 mod probe;
