@@ -30,6 +30,12 @@ impl StateWriter {
         self.push(name, StateKind::F64, RVec::new(), RVec::new(), value.to_le_bytes().into())
     }
 
+    /// Several numbers; NaN keeps its bits.
+    pub fn f64s(&mut self, name: &str, values: &[f64]) -> Result<()> {
+        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        self.push(name, StateKind::BYTES, RVec::new(), RVec::new(), bytes)
+    }
+
     /// A whole number.
     pub fn u64(&mut self, name: &str, value: u64) -> Result<()> {
         self.push(name, StateKind::U64, RVec::new(), RVec::new(), value.to_le_bytes().into())
@@ -137,6 +143,16 @@ impl StateReader {
     /// A number.
     pub fn f64(&self, name: &str) -> Result<f64> {
         self.eight(name, StateKind::F64).map(f64::from_le_bytes)
+    }
+
+    /// Several numbers.
+    pub fn f64s(&self, name: &str) -> Result<Vec<f64>> {
+        let bytes = &self.entry(name, StateKind::BYTES)?.bytes;
+        let (eights, rest) = bytes.as_chunks::<8>();
+        match rest {
+            [] => Ok(eights.iter().map(|eight| f64::from_le_bytes(*eight)).collect()),
+            _ => Err(Error::state(name, format!("{} bytes, not a multiple of 8", bytes.len()))),
+        }
     }
 
     /// A whole number.

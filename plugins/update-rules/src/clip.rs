@@ -1,7 +1,11 @@
 //! Clipping of a gradient by the norm of groups of parameters.
 
+<<<<<<< HEAD
 use crate::check::finite_norm;
 use gauntlet_plugin_api::{ParamSpec, Params, Result, Role};
+=======
+use gauntlet_plugin_api::{Blocks, Error, ParamSpec, Params, Result, Role};
+>>>>>>> gn
 
 /// Scales a list down to a Euclidean norm of `max_norm` where it is longer, and gives the norm that it had.
 ///
@@ -9,7 +13,14 @@ use gauntlet_plugin_api::{ParamSpec, Params, Result, Role};
 ///
 /// A norm that is not finite: a scaled NaN or infinity would hide it.
 pub fn to_norm(gradient: &mut Params, max_norm: f64) -> Result<f64> {
+<<<<<<< HEAD
     let norm = finite_norm(gradient)?;
+=======
+    let norm = gradient.norm()?;
+    if !norm.is_finite() {
+        return Err(not_finite(norm));
+    }
+>>>>>>> gn
     if norm > max_norm {
         gradient.scale_(max_norm / norm)?;
     }
@@ -26,6 +37,24 @@ pub fn by_optimizer_group(gradient: &mut Params, max_norm: f64) -> Result<[f64; 
     let vocabulary = to_norm(&mut gradient.select_mut(is_vocabulary), max_norm)?;
     let rest = to_norm(&mut gradient.select_mut(|spec| !is_vocabulary(spec)), max_norm)?;
     Ok([vocabulary, rest])
+}
+
+/// [`to_norm`] for each block apart.
+pub fn by_block(gradient: &mut Params, blocks: &Blocks, max_norm: f64) -> Result<Vec<f64>> {
+    let norms = gradient.norm_by_block(blocks)?;
+    if let Some(norm) = norms.iter().find(|norm| !norm.is_finite()) {
+        return Err(not_finite(*norm));
+    }
+    if norms.iter().any(|norm| *norm > max_norm) {
+        let scales: Vec<f64> = norms.iter().map(|norm| if *norm > max_norm { max_norm / norm } else { 1.0 }).collect();
+        gradient.scale_by_block_(blocks, &scales)?;
+    }
+    Ok(norms)
+}
+
+fn not_finite(norm: f64) -> Error {
+    let message = format!("the gradient's norm is {norm}, expected a finite number");
+    Error::new(gauntlet_plugin_api::ErrorCode::NUMERICAL, "clip", message)
 }
 
 #[cfg(test)]
