@@ -1,10 +1,6 @@
 //! Ranges of configuration values, with the field's names in the message.
 
-<<<<<<< HEAD
 use gauntlet_plugin_api::{Error, ErrorCode, Params, Result};
-=======
-use gauntlet_plugin_api::{Error, ErrorCode, Result};
->>>>>>> gn
 
 /// A finite number > 0.
 pub fn positive(key: &str, value: f64) -> Result<()> {
@@ -29,7 +25,6 @@ pub fn between(key: &str, value: usize, least: usize, most: usize) -> Result<()>
     }
 }
 
-<<<<<<< HEAD
 /// A whole number that is not smaller than `least`.
 pub fn at_least(key: &str, value: u64, least: u64) -> Result<()> {
     match value >= least {
@@ -38,30 +33,26 @@ pub fn at_least(key: &str, value: u64, least: u64) -> Result<()> {
     }
 }
 
+/// A finite number in [0, 1].
+pub fn share(key: &str, value: f64) -> Result<()> {
+    holds(key, value, "in [0, 1]", (0.0..=1.0).contains(&value))
+}
+
 /// The norm of a gradient.
 ///
 /// # Errors
 ///
 /// It is not finite: it would spoil moving averages for good.
 pub fn finite_norm(gradient: &Params) -> Result<f64> {
-    let norm = gradient.norm()?;
+    finite_gradient(gradient.norm()?)
+}
+
+/// A gradient's norm that is known, as [`finite_norm`].
+pub fn finite_gradient(norm: f64) -> Result<f64> {
     match norm.is_finite() {
         true => Ok(norm),
         false => {
             let message = format!("the gradient's norm is {norm}, expected a finite number");
-=======
-/// A finite number in [0, 1].
-pub fn share(key: &str, value: f64) -> Result<()> {
-    holds(key, value, "in [0, 1]", (0.0..=1.0).contains(&value))
-}
-
-/// The norm of a gradient that can be used: a number, and not infinite.
-pub fn finite_gradient(norm: f64) -> Result<()> {
-    match norm.is_finite() {
-        true => Ok(()),
-        false => {
-            let message = format!("its norm is {norm}, expected a finite number");
->>>>>>> gn
             Err(Error::new(ErrorCode::NUMERICAL, "gradient", message))
         }
     }

@@ -1,11 +1,7 @@
 //! Clipping of a gradient by the norm of groups of parameters.
 
-<<<<<<< HEAD
-use crate::check::finite_norm;
-use gauntlet_plugin_api::{ParamSpec, Params, Result, Role};
-=======
-use gauntlet_plugin_api::{Blocks, Error, ParamSpec, Params, Result, Role};
->>>>>>> gn
+use crate::check::{finite_gradient, finite_norm};
+use gauntlet_plugin_api::{Blocks, ParamSpec, Params, Result, Role};
 
 /// Scales a list down to a Euclidean norm of `max_norm` where it is longer, and gives the norm that it had.
 ///
@@ -13,14 +9,7 @@ use gauntlet_plugin_api::{Blocks, Error, ParamSpec, Params, Result, Role};
 ///
 /// A norm that is not finite: a scaled NaN or infinity would hide it.
 pub fn to_norm(gradient: &mut Params, max_norm: f64) -> Result<f64> {
-<<<<<<< HEAD
     let norm = finite_norm(gradient)?;
-=======
-    let norm = gradient.norm()?;
-    if !norm.is_finite() {
-        return Err(not_finite(norm));
-    }
->>>>>>> gn
     if norm > max_norm {
         gradient.scale_(max_norm / norm)?;
     }
@@ -42,19 +31,12 @@ pub fn by_optimizer_group(gradient: &mut Params, max_norm: f64) -> Result<[f64; 
 /// [`to_norm`] for each block apart.
 pub fn by_block(gradient: &mut Params, blocks: &Blocks, max_norm: f64) -> Result<Vec<f64>> {
     let norms = gradient.norm_by_block(blocks)?;
-    if let Some(norm) = norms.iter().find(|norm| !norm.is_finite()) {
-        return Err(not_finite(*norm));
-    }
+    norms.iter().try_for_each(|norm| finite_gradient(*norm).map(drop))?;
     if norms.iter().any(|norm| *norm > max_norm) {
         let scales: Vec<f64> = norms.iter().map(|norm| if *norm > max_norm { max_norm / norm } else { 1.0 }).collect();
         gradient.scale_by_block_(blocks, &scales)?;
     }
     Ok(norms)
-}
-
-fn not_finite(norm: f64) -> Error {
-    let message = format!("the gradient's norm is {norm}, expected a finite number");
-    Error::new(gauntlet_plugin_api::ErrorCode::NUMERICAL, "clip", message)
 }
 
 #[cfg(test)]
