@@ -50,7 +50,7 @@ impl Inputs {
 
     /// The model on its data, as a run would have it.
     pub fn problem(&self) -> LanguageModel {
-        LanguageModel::new(self.model.clone(), self.data.clone(), 0)
+        LanguageModel::new(self.model.clone(), self.data.clone(), 0, 1 << 30)
     }
 
     /// All sequences.
