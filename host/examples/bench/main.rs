@@ -30,7 +30,7 @@ fn main() -> ExitCode {
 
 fn run() -> Result<()> {
     let arguments = Arguments::read()?;
-    gauntlet::run::set_threads(arguments.threads);
+    gauntlet::run::set_up_libtorch(arguments.threads);
     drive::serve(subject(&arguments)?)
 }
 

@@ -8,7 +8,7 @@ mod resume;
 mod saving;
 mod signals;
 
-pub use prepare::{device, kind, load_plugin, refuse_unused_schedule, set_threads};
+pub use prepare::{device, kind, load_plugin, refuse_unused_schedule, set_up_libtorch};
 pub use resume::{From, Resume};
 
 use crate::config::Loaded;

@@ -39,7 +39,7 @@ impl Prepared {
     pub fn new(loaded: &Loaded) -> Result<Self, Vec<Fault>> {
         let Loaded { config, origins } = loaded;
         let one = |fault: Fault| vec![fault];
-        let threads = set_threads(config.run.threads);
+        let threads = set_up_libtorch(config.run.threads);
         let (device, kind) = (device(config.run.device).map_err(one)?, kind(config.run.dtype));
         let model_config = ModelConfig::resolve(&config.model, origins)?;
         let data = Arc::new(open_data(config, &model_config, &config.data.train, Split::Train).map_err(one)?);
@@ -65,8 +65,12 @@ impl Prepared {
     }
 }
 
-/// Uses this many threads, 0 for all cores; gives the number.
-pub fn set_threads(threads: usize) -> usize {
+/// The largest piece of freed memory that is kept for the next tensors, and all of it.
+const KEPT_MEMORY: [i32; 2] = [64 << 20, 1 << 30];
+
+/// Sets libtorch up for this process: threads (0 for all cores; gives the number), and memory that is used again.
+pub fn set_up_libtorch(threads: usize) -> usize {
+    gauntlet_torch_ext::keep_freed_memory(KEPT_MEMORY[0], KEPT_MEMORY[1]);
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     let threads = if threads == 0 { cores() } else { threads };
     tch::set_num_threads(threads as i32);

@@ -17,7 +17,7 @@ unsafe extern "C" {
     fn gauntlet_forward_level_exit(level: u64) -> *mut c_char;
     fn gauntlet_set_deterministic_algorithms(enabled: bool) -> *mut c_char;
     fn gauntlet_deterministic_algorithms() -> bool;
-    fn gauntlet_keep_freed_memory(bytes: i32);
+    fn gauntlet_keep_freed_memory(largest: i32, total: i32);
     fn gauntlet_linear(x: Raw, weight: Raw, sum: Raw, out: *mut *mut c_void) -> *mut c_char;
     fn gauntlet_norm_forward(x: Raw, w: Raw, b: Raw, eps: f64, centred: bool, y: Raw, normal: Raw, scale: Raw) -> bool;
     fn gauntlet_norm_pullback(
@@ -43,16 +43,8 @@ unsafe extern "C" {
     ) -> bool;
     fn gauntlet_softmax(z: Raw, targets: Raw, losses: Raw) -> bool;
     fn gauntlet_residual(z: Raw, targets: Raw, weights: Raw, weight: f64, losses: Raw) -> bool;
-    fn gauntlet_quadratic(
-        z: Raw,
-        v: Raw,
-        targets: Raw,
-        weights: Raw,
-        weight: f64,
-        losses: Raw,
-        linear: Raw,
-        curvature: Raw,
-    ) -> bool;
+    fn gauntlet_quadratic(z: Raw, v: Raw, targets: Raw, weights: Raw, weight: f64, linear: Raw, curvature: Raw)
+    -> bool;
     fn gauntlet_curve(p: Raw, v: Raw, weights: Raw, weight: f64) -> bool;
     fn gauntlet_gelu(x: Raw, dy: Raw, y: Raw) -> bool;
 }
@@ -107,9 +99,9 @@ pub(crate) fn deterministic_algorithms() -> bool {
     unsafe { gauntlet_deterministic_algorithms() }
 }
 
-pub(crate) fn keep_freed_memory(bytes: i32) {
+pub(crate) fn keep_freed_memory(largest: i32, total: i32) {
     // SAFETY: sets two numbers of the allocator, which guards them by itself.
-    unsafe { gauntlet_keep_freed_memory(bytes) }
+    unsafe { gauntlet_keep_freed_memory(largest, total) }
 }
 
 pub(crate) fn linear(x: &Tensor, weight: &Tensor, sum: Option<&Tensor>) -> Result<Tensor, ShimError> {
@@ -205,12 +197,11 @@ impl Rows<'_> {
         unsafe { gauntlet_residual(raw(self.z), raw(targets), weights, self.weight, raw(losses)) }
     }
 
-    pub(crate) fn quadratic(&self, v: &Tensor, targets: &Tensor, [losses, linear, curvature]: [&Tensor; 3]) -> bool {
-        self.assert_fits(Some(targets), &[losses, linear, curvature], Some(v));
-        let (weights, losses) = (raw_or_null(self.weights), raw(losses));
-        let (z, v, targets) = (raw(self.z), raw(v), raw(targets));
+    pub(crate) fn quadratic(&self, v: &Tensor, targets: &Tensor, [linear, curvature]: [&Tensor; 2]) -> bool {
+        self.assert_fits(Some(targets), &[linear, curvature], Some(v));
+        let (p, v, targets, weights) = (raw(self.z), raw(v), raw(targets), raw_or_null(self.weights));
         // SAFETY: as in `softmax`.
-        unsafe { gauntlet_quadratic(z, v, targets, weights, self.weight, losses, raw(linear), raw(curvature)) }
+        unsafe { gauntlet_quadratic(p, v, targets, weights, self.weight, raw(linear), raw(curvature)) }
     }
 
     pub(crate) fn curve(&self, v: &Tensor) -> bool {

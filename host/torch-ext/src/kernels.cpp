@@ -269,26 +269,25 @@ INLINE void residual(const Rows<T>& a, int64_t first, int64_t end) {
   }
 }
 
-// With p = softmax(z) and m = <p, v>: v <- c (p (1 + v - m) - y), m - v_y, and <p, (v - m)^2>.
+// With z holding probabilities p and m = <p, v>: v <- c (p (1 + v - m) - y), m - v_y, and <p, (v - m)^2>.
 template <class T>
 INLINE void quadratic(const Rows<T>& a, int64_t first, int64_t end) {
   for (int64_t i = first; i < end; ++i) {
-    T *z = a.z + i * a.width, *v = a.v + i * a.width;
-    const T inverse = T(1) / exponentials(a, i), of_target = v[a.targets[i]], weight = a.row_weight(i);
+    const T* p = a.z + i * a.width;
+    T* v = a.v + i * a.width;
+    const T of_target = v[a.targets[i]], weight = a.row_weight(i);
     T mean = 0, curvature = 0;
 #pragma omp simd reduction(+ : mean)
-    for (int64_t j = 0; j < a.width; ++j) mean += z[j] * v[j];
-    mean *= inverse;
-    const T factor = weight * inverse;
+    for (int64_t j = 0; j < a.width; ++j) mean += p[j] * v[j];
 #pragma omp simd reduction(+ : curvature)
     for (int64_t j = 0; j < a.width; ++j) {
       const T centred = v[j] - mean;
-      curvature += z[j] * centred * centred;
-      v[j] = factor * z[j] * (T(1) + centred);
+      curvature += p[j] * centred * centred;
+      v[j] = weight * p[j] * (T(1) + centred);
     }
     v[a.targets[i]] -= weight;
     a.linear[i] = mean - of_target;
-    a.curvature[i] = curvature * inverse;
+    a.curvature[i] = curvature;
   }
 }
 
@@ -468,14 +467,14 @@ bool gauntlet_residual(const at::Tensor* z, const at::Tensor* targets, const at:
   });
 }
 
-bool gauntlet_quadratic(const at::Tensor* z, const at::Tensor* v, const at::Tensor* targets, const at::Tensor* weights,
-                        double weight, const at::Tensor* losses, const at::Tensor* linear, const at::Tensor* curvature) {
-  return with_type({z, v, weights, losses, linear, curvature}, [&](auto zero) {
+bool gauntlet_quadratic(const at::Tensor* p, const at::Tensor* v, const at::Tensor* targets, const at::Tensor* weights,
+                        double weight, const at::Tensor* linear, const at::Tensor* curvature) {
+  return with_type({p, v, weights, linear, curvature}, [&](auto zero) {
     using T = decltype(zero);
     const auto* labels = static_cast<const int64_t*>(targets->data_ptr());
-    const Rows<T> a{data<T>(z), data<T>(v), labels, data<T>(weights), weight, data<T>(losses), data<T>(linear),
-                    data<T>(curvature), z->size(1)};
-    over_rows_quadratic(a, z->size(0));
+    const Rows<T> a{data<T>(p), data<T>(v), labels, data<T>(weights), weight, nullptr, data<T>(linear),
+                    data<T>(curvature), p->size(1)};
+    over_rows_quadratic(a, p->size(0));
   });
 }
 

@@ -43,8 +43,6 @@ pub struct VectorCotangents {
 /// The rows' values of a quadratic model, `[N, 1]` each.
 #[derive(Debug)]
 pub struct QuadraticRows {
-    /// `-log p_y`.
-    pub losses: Tensor,
     /// `<p - y, v>`.
     pub linear: Tensor,
     /// `<v, H v>`.
@@ -128,12 +126,10 @@ pub fn residual_(z: &Tensor, targets: &Tensor, weights: Weights) -> Option<Tenso
     weights.of(z).residual(targets, &losses).then_some(losses)
 }
 
-/// `v <- c (p - y + p (v - <p, v>))` with `p = softmax(z)`: the gradient of the quadratic model of the rows' losses along
-/// v. Overwrites z.
-pub fn quadratic_(z: &Tensor, v: &Tensor, targets: &Tensor, weights: Weights) -> Option<QuadraticRows> {
-    let [losses, linear, curvature] = is_served(z).then(|| [column(z), column(z), column(z)])?;
-    let done = weights.of(z).quadratic(v, targets, [&losses, &linear, &curvature]);
-    done.then_some(QuadraticRows { losses, linear, curvature })
+/// `v <- c (p - y + p (v - <p, v>))` for probabilities p: the gradient of the quadratic model of the rows' losses along v.
+pub fn quadratic_(p: &Tensor, v: &Tensor, targets: &Tensor, weights: Weights) -> Option<QuadraticRows> {
+    let [linear, curvature] = is_served(p).then(|| [column(p), column(p)])?;
+    weights.of(p).quadratic(v, targets, [&linear, &curvature]).then_some(QuadraticRows { linear, curvature })
 }
 
 /// `v <- c p (v - <p, v>)`: the product with the Hessian of the rows' losses. Gives whether it was done.
@@ -259,10 +255,9 @@ mod tests {
                 let product = v.copy();
                 assert!(curve_(&p, &product, weights));
                 assert_close(&product, &(&curved * &numbers), 4.0 * tolerance);
-                let (same, product) = (z.copy(), v.copy());
-                let row = quadratic_(&same, &product, &y, weights).unwrap();
+                let product = v.copy();
+                let row = quadratic_(&p, &product, &y, weights).unwrap();
                 assert_close(&product, &((&p - &one_hot + &curved) * &numbers), 4.0 * tolerance);
-                assert_close(&row.losses, &losses, tolerance);
                 assert_close(&row.linear, &sum(&((&p - &one_hot) * &v), -1), 4.0 * tolerance);
                 assert_close(&row.curvature, &sum(&(&curved * &v), -1), 10.0 * tolerance);
             }

@@ -68,10 +68,10 @@ pub fn linear(x: &Tensor, weight: &Tensor, sum: Option<&Tensor>) -> Result<Tenso
     ffi::linear(x, weight, sum)
 }
 
-/// Lets the allocator keep up to `bytes` of freed memory for the next tensors, instead of giving it back to the system and
-/// asking for it again, page by page, many times in a step.
-pub fn keep_freed_memory(bytes: i32) {
-    ffi::keep_freed_memory(bytes);
+/// Lets the allocator keep up to `total` bytes of freed memory, of pieces of at most `largest`, for the next tensors,
+/// instead of giving it back to the system and asking for it again, page by page, many times in a step.
+pub fn keep_freed_memory(largest: i32, total: i32) {
+    ffi::keep_freed_memory(largest, total);
 }
 
 #[cfg(test)]

@@ -77,9 +77,9 @@ char* gauntlet_linear(const at::Tensor* x, const at::Tensor* weight, const at::T
   });
 }
 
-void gauntlet_keep_freed_memory(std::int32_t bytes) {
-  mallopt(M_MMAP_THRESHOLD, bytes);
-  mallopt(M_TRIM_THRESHOLD, bytes);
+void gauntlet_keep_freed_memory(std::int32_t largest, std::int32_t total) {
+  mallopt(M_MMAP_THRESHOLD, largest);
+  mallopt(M_TRIM_THRESHOLD, total);
 }
 
 bool gauntlet_deterministic_algorithms() { return at::globalContext().deterministicAlgorithms(); }
