@@ -21,7 +21,7 @@ struct Point {
 
 impl Point {
     fn new(config: ModelConfig, sequences: u64, seq_len: usize, arguments: &Arguments) -> Result<Self> {
-        let inputs = Inputs::new(config, sequences, seq_len, &arguments.folder)?;
+        let inputs = Inputs::new(config, sequences, seq_len, arguments)?;
         let delta = inputs.params.iter().map(|param| param * 0.01).collect();
         Ok(Self { inputs, delta })
     }

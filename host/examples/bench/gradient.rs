@@ -13,7 +13,7 @@ pub struct Gradient {
 
 impl Gradient {
     pub fn new(arguments: &Arguments) -> Result<Self> {
-        let inputs = Inputs::new(inputs::small(), 8, 128, &arguments.folder)?;
+        let inputs = Inputs::new(inputs::small(), 8, 128, arguments)?;
         inputs.write(&arguments.folder)?;
         Ok(Self { inputs })
     }

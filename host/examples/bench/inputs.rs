@@ -10,6 +10,8 @@ use gauntlet::model::{Mlp, ModelConfig, Transformer, init_params, param_specs};
 use gauntlet_plugin_api::{Part, Position, Purpose};
 use tch::{Device, Kind, Tensor};
 
+use crate::drive::Arguments;
+
 /// A model, its parameters, and a data set of as many sequences as a batch.
 pub struct Inputs {
     pub model: Arc<Transformer>,
@@ -38,10 +40,11 @@ pub fn paper_45m() -> Result<ModelConfig> {
 }
 
 impl Inputs {
-    /// A model with its initial parameters in f32, and `sequences` sequences of `seq_len` random tokens in `folder`.
-    pub fn new(config: ModelConfig, sequences: u64, seq_len: usize, folder: &Path) -> Result<Self> {
+    /// A model with its initial parameters in f32, and `sequences` sequences of `seq_len` random tokens.
+    pub fn new(config: ModelConfig, sequences: u64, seq_len: usize, arguments: &Arguments) -> Result<Self> {
         let params = init_params(&config, 1, Kind::Float, Device::Cpu);
-        let shard = folder.join("tokens.bin");
+        // Other sides have files of their own: a data set notices a file that is written again.
+        let shard = arguments.folder.join(format!("tokens-{}.bin", arguments.side));
         write_shard(&shard, config.vocab_size as u64, sequences * seq_len as u64 + 1)?;
         let data = Dataset::open(&[shard], Split::Train, seq_len, config.vocab_size, Order::Sequential)?;
         let model = Arc::new(Transformer::new(config, Device::Cpu, Kind::Float)?);

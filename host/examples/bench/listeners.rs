@@ -28,7 +28,7 @@ pub struct Listening {
 
 impl Listening {
     pub fn new(arguments: &Arguments) -> Result<Self> {
-        let inputs = Inputs::new(ModelConfig::default(), 4 * 4096, 128, &arguments.folder)?;
+        let inputs = Inputs::new(ModelConfig::default(), 4 * 4096, 128, arguments)?;
         let (specs, problem) = (param_specs(inputs.model.config()), Box::new(inputs.problem()));
         let session = session::start(problem, specs, inputs.params, 4)?;
         let optimizer = session::optimizer("adam", session, &json!({ "lr": 2e-3 }))?;

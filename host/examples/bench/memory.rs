@@ -19,7 +19,7 @@ impl Memory {
     pub fn new(arguments: &Arguments) -> Result<Self> {
         resident::load_libraries();
         let before = resident::now()?;
-        let inputs = Inputs::new(inputs::paper_45m()?, 8, 128, &arguments.folder)?;
+        let inputs = Inputs::new(inputs::paper_45m()?, 8, 128, arguments)?;
         inputs.write(&arguments.folder)?;
         let (specs, problem) = (param_specs(inputs.model.config()), Box::new(inputs.problem()));
         let session = session::start(problem, specs, inputs.params, inputs.sequences)?;

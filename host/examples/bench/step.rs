@@ -26,7 +26,7 @@ pub struct Step {
 
 impl Step {
     pub fn new(arguments: &Arguments) -> Result<Self> {
-        let inputs = Inputs::new(inputs::paper_45m()?, 8, 128, &arguments.folder)?;
+        let inputs = Inputs::new(inputs::paper_45m()?, 8, 128, arguments)?;
         let specs = param_specs(inputs.model.config());
         let session = session::start(Box::new(inputs.problem()), specs, copies(&inputs.params), inputs.sequences)?;
         let config = json!({ "lr": 1e-4, "betas": [0.9, 0.95], "weight_decay": 0.1 });

@@ -19,7 +19,8 @@ const fn stated(name: &'static str, of: Of, against: Against) -> Key {
 }
 
 /// Everything that is measured, in the order in which it is.
-pub const SUBJECTS: &[Subject] = &[GRADIENT, ADAM, STEP, MEMORY, START, LISTENERS];
+pub const SUBJECTS: &[Subject] =
+    &[GRADIENT, ADAM, STEP, MEMORY, START, LISTENERS, PRODUCTS, LAYERWISE, PEAK, PEAK_1024, PEAK_50K, MUON, SOAP];
 
 const SECONDS: Of = Of("host", "seconds");
 
@@ -63,4 +64,65 @@ const LISTENERS: Subject = Subject {
     name: "listeners",
     sides: &[host("host")],
     keys: &[limited("listeners_over_quickstart_step", Of("host", "hear"), Against::One(Of("host", "step")), 0.01)],
+};
+
+const QUADRATIC: Of = Of("host", "quadratic");
+const HOST_GRADIENT: Against = Against::One(Of("host", "gradient"));
+
+const PRODUCTS: Subject = Subject {
+    name: "products",
+    sides: &[
+        host("host"),
+        python("func", "products.py"),
+        python("forward", "products.py"),
+        python("curvlinops", "products.py"),
+    ],
+    keys: &[
+        limited("quadratic_over_gradient", QUADRATIC, HOST_GRADIENT, 1.75),
+        stated("quadratic_over_fused_gradient", QUADRATIC, Against::One(Of("host", "autograd"))),
+        limited(
+            "quadratic_over_best_peer",
+            QUADRATIC,
+            Against::Least(&[Of("func", "seconds"), Of("forward", "seconds"), Of("curvlinops", "seconds")]),
+            0.9,
+        ),
+        limited("repeat_ggn_over_gradient", Of("host", "repeated_ggn"), HOST_GRADIENT, 1.45),
+    ],
+};
+
+const LAYERWISE: Subject = Subject {
+    name: "layerwise",
+    sides: &[host("host")],
+    keys: &[limited("layerwise_over_separate", Of("host", "layerwise"), Against::One(Of("host", "separate")), 0.36)],
+};
+
+/// Each in a process of its own, since the allocator keeps what a call has freed.
+const PEAK_SIDES: &[Side] = &[host("gradient"), host("quadratic")];
+
+const fn peak_key(name: &'static str, limit: f64) -> Key {
+    limited(name, Of("quadratic", "bytes"), Against::One(Of("gradient", "bytes")), limit)
+}
+
+const PEAK: Subject =
+    Subject { name: "peak", sides: PEAK_SIDES, keys: &[peak_key("quadratic_peak_memory_over_gradient", 1.5)] };
+
+const PEAK_1024: Subject = Subject {
+    name: "peak-1024",
+    sides: PEAK_SIDES,
+    keys: &[peak_key("quadratic_peak_memory_over_gradient_1024", 1.5)],
+};
+
+const PEAK_50K: Subject =
+    Subject { name: "peak-50k", sides: PEAK_SIDES, keys: &[peak_key("quadratic_peak_memory_over_gradient_50k", 1.25)] };
+
+const MUON: Subject = Subject {
+    name: "muon",
+    sides: &[host("host"), python("torch", "muon.py")],
+    keys: &[limited("muon_step_over_torch", SECONDS, Against::One(Of("torch", "seconds")), 1.0)],
+};
+
+const SOAP: Subject = Subject {
+    name: "soap",
+    sides: &[host("host"), python("reference", "soap.py")],
+    keys: &[limited("soap_step_over_reference", SECONDS, Against::One(Of("reference", "seconds")), 0.8)],
 };
