@@ -111,7 +111,8 @@ pub fn load(
     Ok(Loaded { config, origins })
 }
 
-/// What does not go together among the keys that have no problem of their own; the others count as not set.
+/// What does not go together among the keys that have no problem of their own, and are not what a mistyped one was meant
+/// to be; the others count as not set.
 fn conflicts(value: &Value, problems: &[check::Problem]) -> Vec<check::Problem> {
     let mut sound = value.clone();
     for problem in problems {
@@ -121,14 +122,17 @@ fn conflicts(value: &Value, problems: &[check::Problem]) -> Vec<check::Problem> 
     for (section, key) in [("data", "train"), ("optimizer", "plugin")] {
         if let Some(table) = sound.as_object_mut() {
             let table = table.entry(section).or_insert_with(|| Value::Object(Map::new()));
-            table.as_object_mut().into_iter().for_each(|table| drop(table.entry(key).or_insert_with(|| "any".into())));
+            if let Some(table) = table.as_object_mut() {
+                table.entry(key).or_insert_with(|| "any".into());
+            }
         }
     }
     let Ok(config) = Config::deserialize(&sound) else { return Vec::new() };
     let about = |problem: &check::Problem, key: &str| {
         let inside =
             |outer: &str, inner: &str| inner.strip_prefix(outer).is_some_and(|rest| rest.starts_with(['.', '[']));
-        problem.key == key || inside(&problem.key, key) || inside(key, &problem.key)
+        let meant = problem.hint.as_ref().is_some_and(|hint| hint.contains(&format!("`{key}`")));
+        problem.key == key || inside(&problem.key, key) || inside(key, &problem.key) || meant
     };
     let is_sound = |key: &&str| !problems.iter().any(|problem| about(problem, key));
     let conflicts = rules::between_keys(&config).into_iter();

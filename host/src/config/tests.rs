@@ -330,7 +330,7 @@ fn the_resolved_file_loads_to_the_same_configuration() {
         "train={target_loss = 1.75, max_tokens = 5, on_error = 'skip'}",
         "ema.decay=0.999",
         "plugins.search_path=['/opt/plugins']",
-        "metrics={listen = '[::1]:9500', required = true}",
+        "metrics={listen = '[::1]:9500', required = true, peak_flops = 1e11}",
     ];
     let config = Files::new(&[LEAST.as_bytes()]).load(&sets, &[]).unwrap().config;
     let text = to_resolved_toml(&config).unwrap();

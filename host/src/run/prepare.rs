@@ -267,6 +267,7 @@ fn manifest(config: &Config, (plugin, data, model): (&Plugin, &Dataset, &ModelCo
         machine: Machine { device: started.device.clone(), processor: processor(), threads: started.threads },
         changes: vec![],
         files: BTreeMap::new(),
+        checksum: String::new(),
     }
 }
 

@@ -77,6 +77,17 @@ pub struct Manifest {
     pub changes: Vec<Change>,
     /// Size and SHA-256 of each file.
     pub files: BTreeMap<String, FileInfo>,
+    /// SHA-256 of all of the above, as JSON without spaces.
+    pub checksum: String,
+}
+
+impl Manifest {
+    /// What [`Manifest::checksum`] has to be.
+    fn own_checksum(&self) -> String {
+        let mut value = serde_json::to_value(self).unwrap_or_default();
+        value.as_object_mut().map(|table| table.remove("checksum"));
+        digest(value.to_string().as_bytes())
+    }
 }
 
 /// What the bits of a run depend on beside its identity.

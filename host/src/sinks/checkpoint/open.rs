@@ -56,6 +56,9 @@ impl Checkpoint {
         }
         let manifest: Manifest =
             serde_json::from_slice(&text).map_err(|error| damaged(&file, "damaged").found(error))?;
+        if manifest.checksum != manifest.own_checksum() {
+            return Err(damaged(&file, "has changed since it was written"));
+        }
         match manifest.files.keys().find(|name| !is_plain(name)) {
             None => Ok(Self { path: path.to_owned(), manifest }),
             Some(name) => Err(damaged(&file, "names a file that cannot be of a checkpoint")
