@@ -56,7 +56,7 @@ fn copy_folder(from: &Path, to: &Path) {
         let target = to.join(entry.file_name());
         match entry.file_type().unwrap().is_dir() {
             true => copy_folder(&entry.path(), &target),
-            false => drop(fs::copy(entry.path(), target).unwrap()),
+            false => assert!(fs::copy(entry.path(), target).is_ok()),
         }
     }
 }

@@ -7,23 +7,25 @@ use serde_json::Value;
 use std::fs;
 use std::path::Path;
 
-/// Six steps with everything that a checkpoint has to hold: an average, a schedule that decays, evaluations.
+/// Six steps with an average and evaluations.
+fn averaged(plugin: &Path) -> Run {
+    let run = Run::of(plugin).set("train.max_steps=6").set("ema.decay=0.9");
+    run.set("eval.every_steps=2").set("checkpoint.keep=100")
+}
+
+/// The same with a schedule that decays, so that a checkpoint has to hold everything that there is.
 fn full(plugin: &Path) -> Run {
-    Run::of(plugin)
-        .set("train.max_steps=6")
-        .set("ema.decay=0.9")
-        .set("schedule={kind = 'cosine', warmup_steps = 2}")
-        .set("eval.every_steps=2")
-        .set("checkpoint.keep=100")
+    averaged(plugin).set("schedule={kind = 'cosine', warmup_steps = 2}")
 }
 
 /// A shipped plugin with the keys that it has no defaults for, on batches as small as these.
 fn of_shipped(name: &str) -> Run {
-    let run = full(plugin(name));
+    let plugin = plugin(name);
     match name {
-        "sgd" => run.set("optimizer.config.lr=0.1").set("optimizer.config.momentum=0.9"),
-        "full-gn" | "layerwise-gn" => run.set("optimizer.config.inner_batch_size=2"),
-        _ => run,
+        "sgd" => full(plugin).set("optimizer.config.lr=0.1").set("optimizer.config.momentum=0.9"),
+        "full-gn" | "layerwise-gn" => full(plugin).set("optimizer.config.inner_batch_size=2"),
+        "hessian-free" => averaged(plugin), // it follows no schedule
+        _ => full(plugin),
     }
 }
 

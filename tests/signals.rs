@@ -2,6 +2,7 @@
 
 use crate::built::{GAUNTLET, fixture, plugin};
 use crate::corpus::Run;
+use crate::program::without_own;
 use serde_json::{Value, json};
 use std::fs;
 use std::process::{Command, Stdio};
@@ -70,6 +71,7 @@ fn a_checkpoint_can_be_asked_for() {
 /// The program started by a shell, which first does something.
 fn through_shell(run: &Run, first: &str) -> Command {
     let mut command = Command::new("sh");
+    without_own(&mut command);
     let script = format!("{first}; exec \"$0\" \"$@\"");
     command.args(["-c", &script, GAUNTLET]).args(run.args(&[])).current_dir(run.folder.path());
     command
@@ -87,7 +89,11 @@ fn a_run_that_was_started_to_outlive_its_terminal_does() {
 fn a_reader_that_is_gone_does_not_end_the_run() {
     let run = Run::of(plugin("adam")).set("train.max_steps=40");
     let mut child = Command::new(GAUNTLET);
-    child.args(run.args(&[])).current_dir(run.folder.path()).stderr(Stdio::piped()).stdout(Stdio::null());
+    without_own(&mut child)
+        .args(run.args(&[]))
+        .current_dir(run.folder.path())
+        .stderr(Stdio::piped())
+        .stdout(Stdio::null());
     let mut child = child.spawn().unwrap();
     drop(child.stderr.take());
     assert_eq!(child.wait().unwrap().code(), Some(0));

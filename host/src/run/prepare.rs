@@ -228,12 +228,12 @@ fn learning_rate(config: &Config, plugin: &Plugin) -> Option<f64> {
 
 /// Sequences computed at once: as configured, as the checkpoint's run did, or by memory.
 fn micro_batch_size(config: &Config, model: &ModelConfig, from: Option<&Manifest>) -> usize {
-    let chosen = match (config.train.micro_batch_size, from) {
-        (0, Some(manifest)) => manifest.micro_batch_size,
-        (0, None) => memory::micro_batch_size(model, config.data.seq_len),
+    let batch_size = config.data.batch_size;
+    match (config.train.micro_batch_size, from) {
+        (0, Some(manifest)) => manifest.micro_batch_size.max(1),
+        (0, None) => memory::micro_batch_size(model, config.data.seq_len).min(batch_size),
         (configured, _) => configured,
-    };
-    chosen.clamp(1, config.data.batch_size)
+    }
 }
 
 /// What every checkpoint of the run has in common.

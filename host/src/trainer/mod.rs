@@ -198,7 +198,8 @@ impl Trainer {
     ///
     /// A failed step beyond the policy; its values are neither evaluated nor to be saved.
     pub fn advance(&mut self, emit: &mut dyn FnMut(Event)) -> Result<Progress> {
-        if let Some(end) = self.end() {
+        // A step that has begun is finished, also where its tokens are the last.
+        if let Some(end) = self.end().filter(|_| self.part == 0) {
             return Ok(Progress::End(end));
         }
         let started = *self.step_started.get_or_insert_with(Instant::now);
