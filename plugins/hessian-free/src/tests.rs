@@ -203,6 +203,15 @@ fn an_ill_conditioned_problem_is_solved() {
     assert!(found < 0.5 * best && best < first, "from {first} to {found}, gradient descent to {best}");
 }
 
+/// The host reads keys, defaults and descriptions from the schema.
+#[test]
+fn the_schema_is_one_table_of_all_keys() {
+    let schema = gauntlet_plugin_api::metadata::Metadata::of::<HessianFree>("0.0.0").schema;
+    let keys: Vec<&String> = schema["properties"].as_object().unwrap().keys().collect();
+    assert_eq!(keys.len(), 10, "{schema:#}");
+    assert_eq!(schema["properties"]["damping"]["default"], 1.0, "{schema:#}");
+}
+
 #[test]
 fn settings_out_of_range_are_refused() {
     let refused = |config: Value| Harness::<HessianFree>::new(config, Problem::two_layer()).unwrap_err().to_string();

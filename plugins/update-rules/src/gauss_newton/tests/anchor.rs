@@ -16,6 +16,8 @@ const HIDDEN: usize = 18;
 const BIAS: usize = 30;
 const HEAD: usize = 34;
 const END: usize = 54;
+/// One block of everything.
+const WHOLE: [Range<usize>; 1] = [Range { start: 0, end: END }];
 
 /// Logits of a word and their Jacobian.
 pub fn logits(theta: &[f64], word: usize) -> ([f64; CLASSES], [[f64; END]; CLASSES]) {
@@ -116,7 +118,7 @@ fn anchor_holds<K: Kind>(kind: &str, blocks: &[Range<usize>]) {
 #[test]
 fn every_inner_gradient_is_that_of_the_model_at_the_steps_parameters() {
     for kind in ["quadratic", "prox_linear"] {
-        anchor_holds::<Full>(kind, &[0..END]);
+        anchor_holds::<Full>(kind, &WHOLE);
         anchor_holds::<Layerwise>(kind, &[EMBEDDING..NORM, NORM..HEAD, HEAD..END]);
     }
 }
@@ -153,7 +155,7 @@ fn reset_start_begins_at_the_parameters_with_a_fresh_rule() {
         let velocity = entry(&harness.save().unwrap(), "inner.velocity");
         let delta = if reset { vec![0.0; END] } else { difference(&entry(&before, "iterate"), &theta) };
         let kept = if reset { vec![0.0; END] } else { entry(&before, "inner.velocity") };
-        let gradient = model(&theta, &delta, &TOKENS[..3], "quadratic", &[0..END]).1;
+        let gradient = model(&theta, &delta, &TOKENS[..3], "quadratic", &WHOLE).1;
         let expected: Vec<f64> = gradient.iter().zip(kept).map(|(g, kept)| g + 0.5 * kept).collect();
         close(&velocity, &expected, 1e-10);
     }

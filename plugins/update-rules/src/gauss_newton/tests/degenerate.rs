@@ -26,7 +26,6 @@ fn one_inner_step_from_the_parameters_is_the_rule() {
         let plain = json!({ "inner": inner, "inner_batch_size": 4 });
         let expected = four::<Plain>(plain.clone(), Problem::two_layer().batch_size(4));
         for model in ["quadratic", "prox_linear"] {
-            // With reset_start the rule would lose its momentum, so it is tried with a rule that has none.
             let config = with(plain.clone(), json!({ "model": model, "line_search": false }));
             for found in [
                 four::<Gn<Full>>(config.clone(), Problem::two_layer().batch_size(4)),
@@ -39,10 +38,20 @@ fn one_inner_step_from_the_parameters_is_the_rule() {
             }
         }
     }
-    let plain = json!({ "inner": sgd(0.3, 0.0), "inner_batch_size": 4 });
-    let reset = with(plain.clone(), json!({ "line_search": false, "reset_start": true }));
-    let problem = || Problem::two_layer().batch_size(4);
-    assert_eq!(four::<Gn<Full>>(reset, problem()), four::<Plain>(plain, problem()));
+}
+
+/// With `reset_start` a rule keeps no momentum from step to step, so it is tried with rules that have none.
+#[test]
+fn one_inner_step_with_reset_is_a_rule_without_momentum() {
+    for inner in [sgd(0.3, 0.0), json!({ "muon": { "lr": 0.05, "momentum": 0.0, "adam": { "betas": [0.0, 0.0] } } })] {
+        let plain = json!({ "inner": inner, "inner_batch_size": 4 });
+        let reset = with(plain.clone(), json!({ "line_search": false, "reset_start": true }));
+        let problem = || Problem::two_layer().batch_size(4);
+        let (found, expected) = (four::<Gn<Full>>(reset, problem()), four::<Plain>(plain, problem()));
+        for ((loss, params), (expected_loss, expected)) in found.iter().zip(&expected) {
+            assert_eq!((loss.to_bits(), bits(params)), (expected_loss.to_bits(), bits(expected)));
+        }
+    }
 }
 
 /// L(z0 + J delta) of a model that is linear in its parameters is L at theta + delta: N steps of the rule itself.

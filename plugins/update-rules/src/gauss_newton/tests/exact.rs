@@ -20,6 +20,9 @@ fn least_squares_are_solved_in_one_step() {
         assert!(first > 0.1 && last < 1e-12, "from {first} to {last}");
         let iterations = metric(&result, "inner_iterations").unwrap();
         assert!(iterations <= 8.0, "8 unknowns took {iterations}");
+        // The model is the loss: its value at the solution is the loss there.
+        let value = |name: &str| metric(&result, name).unwrap();
+        close(&[value("inner_value_first"), value("inner_value_last")], &[result.loss, harness.loss().unwrap()], 1e-12);
     }
     for preconditioner in [false, true] {
         let config = with(to_the_end(0.0), json!({ "preconditioner": preconditioner }));
@@ -156,7 +159,8 @@ fn layerwise_conjugate_gradients_solve_each_block_alone() {
     let step = |found: Vec<f64>| found.iter().zip(&before).map(|(a, b)| a - b).collect::<Vec<_>>();
     let mut one = run::<Gn<Layerwise>>(config.clone(), problem());
     let mut other = run::<Gn<Full>>(config, problem());
-    (one.step().unwrap(), other.step().unwrap());
+    one.step().unwrap();
+    other.step().unwrap();
     close(&step(one.params()), &step(other.params()), 1e-4);
 }
 
