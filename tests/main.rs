@@ -30,6 +30,9 @@ mod plugin_new;
 // The quickstart in small: prepare, train, evaluate, generate; twice the same to the bit.
 mod quickstart;
 
+// What holds for each shipped plugin: runs repeat to the byte, and the loss falls.
+mod shipped;
+
 // Curvature products and the spectrum at a checkpoint, and what is refused.
 mod curvature;
 

@@ -2,14 +2,14 @@
 
 use gauntlet_plugin_api::prelude::*;
 use update_rules::by_role::{Config, MuonByRole};
-use update_rules::diagnostics::{UPDATE_NORMS, UpdateNorms};
+use update_rules::update_norms::{self, Change};
 
 /// Both rules with their state.
 pub struct Muon(MuonByRole);
 
 impl Optimizer for Muon {
     const NAME: &'static str = "muon";
-    const METRICS: &'static [Metric] = &UPDATE_NORMS;
+    const METRICS: &'static [Metric] = &update_norms::METRICS;
     type Config = Config;
 
     fn new(config: Config, setup: &Setup) -> Result<Self> {
@@ -25,7 +25,7 @@ impl Optimizer for Muon {
         let batch = ctx.next_batch()?;
         let (loss, mut gradient) = ctx.loss_and_gradient(ctx.params(), &batch)?;
         let report = StepReport::new(loss).gradient_norm(gradient.norm()?);
-        let (before, schedule) = (UpdateNorms::before(ctx)?, ctx.schedule());
+        let (before, schedule) = (Change::before(ctx)?, ctx.schedule());
         self.0.step(ctx.params_mut(), &mut gradient, schedule)?;
         before.report(ctx.params(), report)
     }

@@ -46,13 +46,16 @@ fn update_norms_by_role_are_reported_every_tenth_step() {
     let mut run = Harness::<Muon>::with_gradients(config, specs, vec![vec![0.0], vec![0.0; 4]], gradients).unwrap();
     let norms = |result: StepResult| result.metrics.into_iter().skip(1).collect::<Vec<_>>();
     let first = norms(run.step().unwrap());
-    let [(hidden, of_hidden), (norm, of_norm)] = first.as_slice() else { panic!("{first:?}") };
-    assert_eq!((hidden.as_str(), norm.as_str()), ("update_norm_hidden", "update_norm_norm"));
-    assert!((of_hidden - 0.069_643_6).abs() < 1e-6 && (of_norm - 0.02).abs() < 1e-9, "{first:?}");
+    let (o, adam) = (0.1 * 0.696_436_f64, 0.02); // adam: four numbers of 0.01
+    let whole = (o * o + adam * adam).sqrt();
+    let names = ["param_norm", "update_norm", "update_norm_hidden", "update_norm_norm"];
+    assert!(first.iter().map(|(name, _)| name.as_str()).eq(names), "{first:?}");
+    let found = first.iter().map(|(_, value)| value);
+    assert!(found.zip([0.0, whole, o, adam]).all(|(x, r)| (x - r).abs() < 1e-6), "{first:?}");
     for _ in 1..10 {
         assert_eq!(norms(run.step().unwrap()), []);
     }
-    assert_eq!(norms(run.step().unwrap()).len(), 2);
+    assert_eq!(norms(run.step().unwrap()).len(), 4);
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! Shampoo: D = L^(-1/4) M R^(-1/4), W <- (1 - lr wd) W - lr D, with moving averages L of G G^T, R of G^T G, M of G.
 
 use gauntlet_plugin_api::prelude::*;
-use update_rules::diagnostics::{UPDATE_NORMS, UpdateNorms};
 use update_rules::shampoo::{Grafting, Preconditioned, Shampoo as Rule};
+use update_rules::update_norms::{self, Change};
 use update_rules::{blocks, check};
 
 /// `[optimizer.config]` of `shampoo`.
@@ -79,8 +79,8 @@ pub struct Shampoo {
 impl Optimizer for Shampoo {
     const NAME: &'static str = "shampoo";
     const METRICS: &'static [Metric] = &{
-        let [embedding, hidden, head, norm, bias] = UPDATE_NORMS;
-        [embedding, hidden, head, norm, bias, FAILURES]
+        let [update, params, embedding, hidden, head, norm, bias] = update_norms::METRICS;
+        [update, params, embedding, hidden, head, norm, bias, FAILURES]
     };
     type Config = Config;
 
@@ -98,7 +98,7 @@ impl Optimizer for Shampoo {
         let batch = ctx.next_batch()?;
         let (loss, gradient) = ctx.loss_and_gradient(ctx.params(), &batch)?;
         let report = StepReport::new(loss).gradient_norm(check::finite_norm(&gradient)?);
-        let before = UpdateNorms::before(ctx)?;
+        let before = Change::before(ctx)?;
         self.t += 1;
         let (mut directions, mut failures) = (vec![], 0);
         for part in &mut self.preconditioned {

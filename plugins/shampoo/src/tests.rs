@@ -35,7 +35,7 @@ fn declared_metrics_are_reported_when_they_are_due() {
     let mut run = Harness::<Shampoo>::new(json!({}), Problem::two_layer()).unwrap();
     let names = |result: StepResult| result.metrics.into_iter().map(|(name, _)| name).collect::<Vec<_>>();
     let first = names(run.step().unwrap());
-    assert_eq!(first.len(), 2 + 5, "{first:?}");
+    assert_eq!(first.len(), 2 + 7, "{first:?}");
     assert_eq!(names(run.step().unwrap()), ["gradient_norm", "root_failures"]);
 }
 

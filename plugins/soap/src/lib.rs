@@ -4,8 +4,8 @@
 
 use gauntlet_plugin_api::prelude::*;
 use update_rules::check;
-use update_rules::diagnostics::{UPDATE_NORMS, UpdateNorms, is_due};
 use update_rules::soap::{Rotated, Sides, Soap as Rule};
+use update_rules::update_norms::{self, Change, is_due};
 
 /// `[optimizer.config]` of `soap`.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
@@ -95,8 +95,8 @@ pub struct Soap {
 impl Optimizer for Soap {
     const NAME: &'static str = "soap";
     const METRICS: &'static [Metric] = &{
-        let [embedding, hidden, head, norm, bias] = UPDATE_NORMS;
-        [embedding, hidden, head, norm, bias, ORTHOGONALITY, FAILURES]
+        let [update, params, embedding, hidden, head, norm, bias] = update_norms::METRICS;
+        [update, params, embedding, hidden, head, norm, bias, ORTHOGONALITY, FAILURES]
     };
     type Config = Config;
 
@@ -118,7 +118,7 @@ impl Optimizer for Soap {
             self.t = Some(0);
             return Ok(report);
         };
-        let (rule, before) = (self.config.rule(t + 1, ctx.schedule()), UpdateNorms::before(ctx)?);
+        let (rule, before) = (self.config.rule(t + 1, ctx.schedule()), Change::before(ctx)?);
         let mut failures = 0;
         for part in &mut self.rotated {
             failures += rule.step(ctx.params_mut(), part, &gradient)?;

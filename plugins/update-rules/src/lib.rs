@@ -6,7 +6,6 @@ pub mod by_role;
 pub mod cg;
 pub mod check;
 pub mod clip;
-pub mod diagnostics;
 pub mod eigenbasis;
 pub mod gauss_newton;
 pub mod inner;

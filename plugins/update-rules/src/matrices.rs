@@ -4,7 +4,7 @@ use gauntlet_plugin_api::SubBlocks;
 use gauntlet_plugin_api::prelude::*;
 
 /// Elements of one batch at most: it bounds the memory of temporary tensors to a few times this.
-const MAX_ELEMENTS: usize = 1 << 24;
+const MAX_ELEMENTS: usize = 1 << 22;
 
 /// Parameters of one list whose matrices have the same shape. Vectors are matrices of one column.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -89,31 +89,30 @@ impl NewtonSchulz {
     /// the polynomials of one symmetric matrix commute, so A <- P A P and Q <- P Q, and X is multiplied once, by Q.
     /// That takes 4 r^2 s + 34 r^3 operations in place of 20 r^2 s + 10 r^3 (r the shorter side, s the longer).
     fn iterate(&self, mut x: Tensor) -> Result<Tensor> {
-        let Some(mut side) = Side::of(&x, self.steps)? else { return Ok(x) };
+        let Some(side) = Side::of(&x)? else { return Ok(x) };
         let triples: Vec<[f64; 3]> = (0..self.steps).map(|index| self.coefficients.triple(index)).collect();
-        if !side.is_long {
-            for triple in triples {
-                let p = side.polynomial(&side.gram(&x)?, triple)?;
-                x = side.multiply(&p, &x)?;
-            }
-            return Ok(x);
+        let mut rest = triples.as_slice();
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(if side.is_long { safe_count(rest, x.dtype()?) } else { 1 });
+            let product = side.product(side.gram(&x)?, now)?;
+            x = side.multiply(&product, &x)?;
+            rest = later;
         }
-        let (mut a, mut product) = (side.gram(&x)?, None);
-        for (index, triple) in triples.into_iter().enumerate() {
-            let p = side.polynomial(&a, triple)?;
-            if index + 1 < self.steps {
-                a = p.matmul(&a.matmul(&p)?)?;
-            }
-            product = Some(match product {
-                None => p,
-                Some(product) => p.matmul(&product)?,
-            });
-        }
-        match product {
-            None => Ok(x),
-            Some(product) => side.multiply(&product, &x),
-        }
+        Ok(x)
     }
+}
+
+/// How many iterations can run on A in a row, at least 1. Each update of A multiplies its smallest eigenvalues by a^2.
+/// Rounding makes some that should be 0 negative, and the polynomials drive these away from 0 without bound: they have to
+/// stay small until A is made anew from X.
+fn safe_count(triples: &[[f64; 3]], dtype: DType) -> usize {
+    const SMALL: f64 = 1e-2;
+    let rounding = if dtype == DType::F64 { f64::EPSILON } else { f64::from(f32::EPSILON) };
+    let growth = triples.iter().scan(rounding, |growth, [a, ..]| {
+        *growth *= a * a;
+        Some(*growth)
+    });
+    triples.len().min(1 + growth.take_while(|growth| *growth < SMALL).count())
 }
 
 /// The shorter side of the matrices of a batch.
@@ -125,16 +124,16 @@ struct Side {
 
 impl Side {
     /// `None` where nothing is to be done.
-    fn of(x: &Tensor, steps: usize) -> Result<Option<Self>> {
+    fn of(x: &Tensor) -> Result<Option<Self>> {
         let [batch, rows, cols] = x.shape()?[..] else {
             return Err(Error::shape("newton_schulz", format!("found {:?}, expected a batch of matrices", x.shape()?)));
         };
         let (short, long) = (rows.min(cols), rows.max(cols));
-        if batch * short * steps == 0 {
+        if batch * short == 0 {
             return Ok(None);
         }
         let identity = x.eye(short)?.broadcast_to(&[batch, short, short])?;
-        Ok(Some(Self { is_tall: rows > cols, is_long: steps > 1 && 2 * long >= 3 * short, identity }))
+        Ok(Some(Self { is_tall: rows > cols, is_long: 2 * long >= 3 * short, identity }))
     }
 
     /// X X^T, or X^T X of tall matrices.
@@ -143,8 +142,22 @@ impl Side {
         if self.is_tall { xt.matmul(x) } else { x.matmul(&xt) }
     }
 
+    /// The product of the polynomials of some iterations from A on.
+    fn product(&self, mut a: Tensor, triples: &[[f64; 3]]) -> Result<Tensor> {
+        let [first, later @ ..] = triples else { return self.identity.try_clone() };
+        let mut p = self.polynomial(&a, *first)?;
+        let mut product = None;
+        for triple in later {
+            a = p.matmul(&a.matmul(&p)?)?;
+            let next = self.polynomial(&a, *triple)?;
+            product = Some(next.matmul(product.as_ref().unwrap_or(&p))?);
+            p = next;
+        }
+        Ok(product.unwrap_or(p))
+    }
+
     /// a I + b A + c A A.
-    fn polynomial(&mut self, a: &Tensor, [c1, c2, c3]: [f64; 3]) -> Result<Tensor> {
+    fn polynomial(&self, a: &Tensor, [c1, c2, c3]: [f64; 3]) -> Result<Tensor> {
         let mut p = a.matmul(a)?;
         fused([&mut p], [a, &self.identity], |[p], [a, identity]| [c1 * identity + c2 * a + c3 * p])?;
         Ok(p)

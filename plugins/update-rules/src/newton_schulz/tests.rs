@@ -111,3 +111,46 @@ fn single_precision_keeps_three_digits_of_an_ill_conditioned_matrix() {
     let error = single.iter().zip(&double).map(|(x, r)| (x - r).abs()).fold(0.0, f64::max);
     assert!(error < 1e-3, "{error:e}");
 }
+
+/// Eigenvalues of A that rounding makes negative would explode after some more iterations than the usual five.
+#[test]
+fn many_iterations_on_a_long_matrix_of_low_rank_stay_finite_in_single_precision() {
+    for coefficients in [Coefficients::Jordan, Coefficients::PolarExpress, Coefficients::Dion] {
+        for steps in [5, 8, 20] {
+            let rule = NewtonSchulz { coefficients, steps, eps: 1e-7 };
+            let mut random = numbers(9);
+            let [left, right] = [8, 40].map(|n| (0..2 * n).map(|_| random()).collect::<Vec<f64>>());
+            let entry = |i: usize, j: usize| left[2 * i] * right[2 * j] + 0.1 * left[2 * i + 1] * right[2 * j + 1];
+            let values: Vec<f64> = (0..320).map(|at| entry(at / 40, at % 40)).collect();
+            let of = |dtype| {
+                let params = vec![(ParamSpec::new("x", &[1, 8, 40], Role::Hidden), values.clone())];
+                let body = move |ctx: &mut StepContext| {
+                    let (_, x) = ctx.params().iter().next().ok_or_else(|| Error::plugin("none"))?;
+                    let o = rule.orthogonalize(x)?;
+                    let [_, s, _] = o.svd()?;
+                    s.to_vec()
+                };
+                on(dtype, params, body).unwrap()
+            };
+            // Two singular values are near 1, the others near 0, of which rounding makes anything up to 1.
+            let (single, double) = (of(DType::F32), of(DType::F64));
+            assert!(single.iter().all(|s| *s < 1.3), "{coefficients:?} {steps}: {single:?}");
+            let close = double[..2].iter().all(|r| single.iter().any(|x| (x - r).abs() < 2e-3));
+            assert!(close, "{coefficients:?} {steps}: {single:?} {double:?}");
+        }
+    }
+}
+
+#[test]
+fn iterations_in_a_row_on_the_gram_matrix_are_few_enough() {
+    let count = |coefficients: Coefficients, steps, dtype| {
+        let triples: Vec<[f64; 3]> = (0..steps).map(|index| coefficients.triple(index)).collect();
+        safe_count(&triples, dtype)
+    };
+    assert_eq!(count(Coefficients::Jordan, 5, DType::F32), 5);
+    assert_eq!(count(Coefficients::Jordan, 12, DType::F32), 5);
+    assert_eq!(count(Coefficients::PolarExpress, 5, DType::F32), 4);
+    assert_eq!(count(Coefficients::Dion, 5, DType::F32), 5);
+    assert_eq!(count(Coefficients::Jordan, 12, DType::F64), 12);
+    assert_eq!(count(Coefficients::Jordan, 1, DType::F32), 1);
+}
