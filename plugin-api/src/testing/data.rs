@@ -91,6 +91,13 @@ fn case(problem: &Problem, purpose: u32, sequence: u64, t: u64) -> Case {
         draw,
     };
     let (inputs, outputs) = (problem.inputs(), problem.outputs());
+    if let Some(given) = &problem.given {
+        let stream = &given.tokens[usize::from(purpose == Purpose::LINE_SEARCH.0)];
+        let token = sequence * problem.seq_len + t;
+        let [word, class] = stream[(token % stream.len() as u64) as usize];
+        let features = (0..inputs).map(|i| f64::from(u8::from(i == word))).collect();
+        return Case { features, target: Target::Class(class), stream: purpose, token };
+    }
     let features: Vec<f64> = match problem.model {
         Model::TwoLayer => {
             let word = (stream(&key("data.word", token)).next_u64() % inputs as u64) as usize;
@@ -158,6 +165,24 @@ mod tests {
         let epoch_later = Part { first: problem.sequences, ..first.parts[0] };
         let later = Position { parts: vec![epoch_later], ..first.clone() };
         assert_eq!(features(&later), features(&first), "the set is finite");
+    }
+
+    #[test]
+    fn given_tokens_stand_in_for_the_made_up_ones() {
+        let tokens = [vec![[1, 4], [0, 2], [3, 3]], vec![[2, 0], [2, 1], [4, 2]]];
+        let sizes = [15, 3, 12, 4, 20];
+        let params: Vec<Vec<f64>> = sizes.iter().map(|size| vec![0.5; *size]).collect();
+        let problem = Problem::two_layer_of(tokens.clone(), params.clone()).unwrap();
+        assert_eq!(problem.initial(), params);
+        for (purpose, stream) in [Purpose::STEP, Purpose::LINE_SEARCH].into_iter().zip(&tokens) {
+            let two = Cursors::default().draw(purpose, 2, problem.seq_len).unwrap();
+            for (case, [word, class]) in cases(&problem, &two).unwrap().iter().zip(stream.iter().cycle()) {
+                assert_eq!((case.features[*word], &case.target), (1.0, &Target::Class(*class)));
+            }
+        }
+        assert!(Problem::two_layer_of([vec![[1, 5]; 3], tokens[1].clone()], params.clone()).is_err(), "class 5");
+        assert!(Problem::two_layer_of([vec![[1, 4]; 4], tokens[1].clone()], params).is_err(), "a part of a sequence");
+        assert!(Problem::two_layer_of(tokens, vec![]).is_err(), "no parameters");
     }
 
     #[test]

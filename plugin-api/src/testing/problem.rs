@@ -21,6 +21,16 @@ pub struct Problem {
     pub(super) sequences: u64,
     pub(super) seed: u64,
     pub(super) total_steps: Option<u64>,
+    /// Tokens and initial parameters of somebody else.
+    pub(super) given: Option<Arc<Given>>,
+}
+
+/// Data of another implementation, to compare with it.
+#[derive(Debug)]
+pub(super) struct Given {
+    /// Word and class of each token, of the step's stream and of the line search's.
+    pub tokens: [Vec<[usize; 2]>; 2],
+    pub params: Vec<Vec<f64>>,
 }
 
 #[derive(Clone, Debug)]
@@ -49,7 +59,8 @@ pub(super) struct Outputs {
 
 impl Problem {
     fn new(model: Model) -> Self {
-        Self { model, dtype: DType::F64, batch_size: 16, seq_len: 3, sequences: 16, seed: 1, total_steps: None }
+        let (batch_size, seq_len, sequences, seed) = (16, 3, 16, 1);
+        Self { model, dtype: DType::F64, batch_size, seq_len, sequences, seed, total_steps: None, given: None }
     }
 
     /// Cross-entropy of `W x + b`: 4 inputs, 3 classes. Convex; the Gauss-Newton matrix is the Hessian.
@@ -61,6 +72,33 @@ impl Problem {
     /// the Gauss-Newton matrix differs from the Hessian, and the blocks of a layer from the whole.
     pub fn two_layer() -> Self {
         Self::new(Model::TwoLayer)
+    }
+
+    /// [`Problem::two_layer`] with given tokens and initial parameters, for a comparison with another implementation.
+    /// Tokens are pairs of a word and the class to predict, 3 to a sequence: those of the step's stream, and those of
+    /// the line search's. Each stream begins again at its end.
+    ///
+    /// # Errors
+    ///
+    /// Words or classes out of range, no whole sequence, or parameters of other sizes.
+    pub fn two_layer_of(tokens: [Vec<[usize; 2]>; 2], params: Vec<Vec<f64>>) -> Result<Self> {
+        let mut problem = Self::two_layer();
+        let seq_len = problem.seq_len as usize;
+        let valid = |stream: &Vec<[usize; 2]>| {
+            let known = stream.iter().all(|[word, class]| *word < problem.inputs() && *class < problem.outputs());
+            known && !stream.is_empty() && stream.len().is_multiple_of(seq_len)
+        };
+        if !tokens.iter().all(valid) {
+            return Err(Error::argument("tokens", "words and classes must be below 5, in whole sequences of 3"));
+        }
+        let (found, expected): (Vec<usize>, Vec<usize>) =
+            (params.iter().map(Vec::len).collect(), problem.specs().iter().map(ParamSpec::numel).collect());
+        if found != expected {
+            return Err(Error::shape("params", format!("found counts {found:?}, expected {expected:?}")));
+        }
+        problem.sequences = (tokens[0].len() / seq_len) as u64;
+        problem.given = Some(Arc::new(Given { tokens, params }));
+        Ok(problem)
     }
 
     /// Half the squared distance of `W x` from its target: 4 inputs, 2 outputs. Quadratic: one exact Gauss-Newton step
@@ -138,6 +176,9 @@ impl Problem {
     pub(super) fn initial(&self) -> Vec<Vec<f64>> {
         if let Model::Recorded(recorded) = &self.model {
             return recorded.params.clone();
+        }
+        if let Some(given) = &self.given {
+            return given.params.clone();
         }
         let start = |(index, spec): (usize, &ParamSpec)| {
             let key = RandomKey { seed: self.seed, purpose: purpose_number("initial"), step: 0, draw: index as u64 };

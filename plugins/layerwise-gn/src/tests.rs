@@ -35,3 +35,13 @@ fn a_partition_that_does_not_hold_every_parameter_once_is_refused() {
     assert_eq!(refused(json!([NAMES, ["norm"]])), "partition: `norm` is in two blocks");
     assert_eq!(refused(json!([NAMES, ["head"]])), "partition: no parameter is named `head`");
 }
+
+/// The host reads keys, defaults and descriptions from the schema.
+#[test]
+fn the_schema_is_one_table_of_all_keys() {
+    let schema = gauntlet_plugin_api::metadata::Metadata::of::<LayerwiseGn>("0.0.0").schema;
+    assert_eq!(schema["properties"].as_object().unwrap().len(), 17, "{schema:#}");
+    assert_eq!(schema["required"], json!(["inner_batch_size"]), "{schema:#}");
+    assert_eq!(schema["properties"]["inner"]["default"], "muon", "{schema:#}");
+    assert_eq!(schema["$defs"]["Name"]["enum"], json!(["muon", "adamw", "cg"]), "{schema:#}");
+}

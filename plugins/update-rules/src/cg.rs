@@ -86,6 +86,11 @@ impl Cg {
         self.values.iter().map(Vec::len).max().unwrap_or(0)
     }
 
+    /// 1/2 x^T B x - b^T x, summed over blocks.
+    pub fn value(&self) -> f64 {
+        self.values.iter().filter_map(|values| values.last()).sum()
+    }
+
     /// How each block stands.
     pub fn states(&self) -> &[Block] {
         &self.states

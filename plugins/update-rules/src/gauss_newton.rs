@@ -46,7 +46,7 @@ pub struct GaussNewton {
 /// What minimises the model, with its state.
 #[derive(Debug)]
 enum Running {
-    Rule(Rule),
+    Rule(Box<Rule>),
     /// Conjugate gradients, with the solution of the last step.
     Cg(newton_cg::Config, Option<Params>),
 }
@@ -326,7 +326,7 @@ impl GaussNewton {
 impl Running {
     fn new(solver: &Solver, params: &Params) -> Result<Self> {
         Ok(match solver.rule() {
-            Ok(rule) => Self::Rule(Rule::new(&rule, params)?),
+            Ok(rule) => Self::Rule(Box::new(Rule::new(&rule, params)?)),
             Err(config) => Self::Cg(config.clone(), None),
         })
     }

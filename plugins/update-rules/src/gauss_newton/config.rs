@@ -105,15 +105,16 @@ pub enum Inner {
     Set(Solver),
 }
 
-/// Solvers that have defaults for everything.
+/// Solvers that have defaults for everything, as in [`Solver`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[expect(
+    missing_docs,
+    reason = "names without descriptions are one choice in the schema, so that a mistake lists them all"
+)]
 pub enum Name {
-    /// Muon for hidden matrices, AdamW for the rest.
     Muon,
-    /// AdamW for all parameters.
     AdamW,
-    /// Conjugate gradients on one batch.
     Cg,
 }
 

@@ -126,6 +126,7 @@ impl Summary {
             anchor_losses: solve.loss,
             minibatches: 1.0,
             gradient_norm: solve.gradient_norm,
+            values: [solve.loss, solve.loss + solve.cg.value()],
             iterations: solve.cg.iterations() as f64,
             residual_ratio: solve.cg.residual_ratio()?,
             ..Self::default()
