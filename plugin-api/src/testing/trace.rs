@@ -146,3 +146,27 @@ fn deviation(found: &[f64], reference: &[f64]) -> f64 {
     let difference = most(&mut found.iter().zip(reference).map(|(x, r)| (x - r).abs()));
     if difference == 0.0 { 0.0 } else { difference / most(&mut reference.iter().map(|r| r.abs())) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deviation_is_relative_to_the_largest_number_and_shows_nan() {
+        assert_eq!(deviation(&[1.0, 2.0, -3.0], &[1.0, 2.0, -4.0]), 0.25);
+        assert_eq!(deviation(&[0.0, 0.0], &[0.0, 0.0]), 0.0);
+        assert_eq!(deviation(&[1.0], &[0.0]), f64::INFINITY);
+        assert!(deviation(&[f64::NAN, 1.0], &[1.0, 1.0]).is_nan());
+    }
+
+    #[test]
+    fn a_file_that_is_no_trace_is_an_error_with_its_path() {
+        let missing = Trace::read("/nowhere/run.safetensors").unwrap_err();
+        assert_eq!((missing.code, missing.at.as_str()), (ErrorCode::DATA, "/nowhere/run.safetensors"));
+        let text = Trace::parse(b"a text").unwrap_err();
+        assert_eq!(text.code, ErrorCode::DATA);
+        let nothing: [(&str, safetensors::tensor::TensorView<'_>); 0] = [];
+        let bare = safetensors::serialize(nothing, None);
+        assert_eq!(Trace::parse(&bare.unwrap()).unwrap_err().to_string(), "the metadata have no `steps`");
+    }
+}

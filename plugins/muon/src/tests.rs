@@ -21,6 +21,18 @@ fn traces_are_followed() {
     }
 }
 
+#[test]
+fn a_trace_of_other_settings_is_not_followed() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/data/traces/muon-optax.safetensors");
+    let trace = Trace::read(path).unwrap();
+    for (key, value) in [("variant", json!("jordan")), ("clip_norm", json!(1e9)), ("weight_decay", json!(0.0))] {
+        let mut config = trace.config().clone();
+        config[key] = value;
+        let worst = trace.clone().with_config(config).replay::<Muon>().unwrap();
+        assert!(worst.error > 1e-3, "{key}: {worst}");
+    }
+}
+
 /// One step from zero along gradients of a power of two. AdamW moves every number by its step size, Muon a matrix by the
 /// scalar map of its singular value.
 #[test]
