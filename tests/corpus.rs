@@ -50,6 +50,17 @@ pub fn prepare(folder: &Path) -> Outcome {
     gauntlet(folder, &["data", "prepare", "plays", "--out", "shards", "--validation-file", "d.md"])
 }
 
+fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().flatten() {
+        let target = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => copy_folder(&entry.path(), &target),
+            false => assert!(fs::copy(entry.path(), target).is_ok()),
+        }
+    }
+}
+
 fn remove_of_ended_processes(parent: &Path) {
     for entry in fs::read_dir(parent).unwrap().flatten() {
         let name = entry.file_name();
@@ -94,9 +105,32 @@ impl Run {
 
     /// Trains.
     pub fn train(&self) -> Outcome {
+        self.train_with(&[])
+    }
+
+    /// Goes on at the latest checkpoint.
+    pub fn resume(&self) -> Outcome {
+        self.train_with(&["--resume", "auto"])
+    }
+
+    /// Trains with more arguments.
+    pub fn train_with(&self, more: &[&str]) -> Outcome {
+        gauntlet(self.folder.path(), &self.args(more))
+    }
+
+    /// The arguments of a call that trains.
+    pub fn args<'a>(&'a self, more: &[&'a str]) -> Vec<&'a str> {
         let mut args = vec!["train", "--config", "run.toml"];
         self.sets.iter().for_each(|setting| args.extend(["--set", setting]));
-        gauntlet(self.folder.path(), &args)
+        args.extend(more);
+        args
+    }
+
+    /// The same run, with all that it has written, in a folder of its own.
+    pub fn copy(&self) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        copy_folder(self.folder.path(), folder.path());
+        Self { folder, sets: self.sets.clone() }
     }
 
     /// Trains, and gives the run, which must succeed.

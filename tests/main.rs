@@ -33,6 +33,18 @@ mod quickstart;
 // What holds for each shipped plugin: runs repeat to the byte, and the loss falls.
 mod shipped;
 
+// Runs that are stopped and resumed end with the bits of those that are not.
+mod resume;
+
+// Signals, grace, and readers that go away.
+mod signals;
+
+// Checkpoints that are damaged, missing, or of another run, and what is said of each.
+mod resume_faults;
+
+// Configurations that are wrong, layer by layer, and what is said of each.
+mod config_faults;
+
 // Curvature products and the spectrum at a checkpoint, and what is refused.
 mod curvature;
 

@@ -17,12 +17,16 @@ pub struct Outcome {
 
 /// Runs the program in a folder, with no variable of its own in the environment.
 pub fn gauntlet(folder: &Path, args: &[&str]) -> Outcome {
-    let mut command = Command::new(GAUNTLET);
+    outcome(without_own(&mut Command::new(GAUNTLET)).args(args).current_dir(folder))
+}
+
+/// Takes the variables of the program, and those that could lend it a libtorch, out of a command's environment.
+pub fn without_own(command: &mut Command) -> &mut Command {
     let own = std::env::vars_os().map(|(name, _)| name).filter(|name| name.to_string_lossy().starts_with("GAUNTLET_"));
     for name in own {
         command.env_remove(name);
     }
-    outcome(command.args(args).current_dir(folder).env_remove("LIBTORCH").env_remove("LD_LIBRARY_PATH"))
+    command.env_remove("LIBTORCH").env_remove("LD_LIBRARY_PATH")
 }
 
 /// Runs any command.

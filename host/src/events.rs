@@ -26,8 +26,20 @@ pub enum Event {
     },
     /// A step is finished.
     Step(Step),
+    /// An evaluation begins.
+    Evaluating {
+        /// Finished steps.
+        step: u64,
+    },
     /// A validation loss.
     Evaluated(Evaluated),
+    /// Something is not finite.
+    NonFinite {
+        /// Finished steps.
+        step: u64,
+        /// `loss`, `gradient`, `params`, `plugin` (its own numerical error) or `validation`.
+        place: String,
+    },
     /// A step was undone and its batch passed over.
     Skipped {
         /// Finished steps before it.
@@ -47,6 +59,18 @@ pub enum Event {
         level: String,
         /// The line.
         message: String,
+    },
+    /// A checkpoint begins to be written.
+    Checkpointing {
+        /// Its step.
+        step: u64,
+    },
+    /// A checkpoint could not be written; earlier ones are as they were.
+    CheckpointFailed {
+        /// Its step.
+        step: u64,
+        /// Why.
+        reason: String,
     },
     /// A checkpoint is committed.
     Checkpoint {
@@ -98,6 +122,9 @@ pub struct Started {
     pub epoch_tokens: u64,
     /// Steps of the run, where it has a number.
     pub max_steps: Option<u64>,
+    /// Peak learning rate: the key `lr` of the optimizer's configuration, or its default; absent where there is none.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub lr: Option<f64>,
 }
 
 /// A finished step.
@@ -120,8 +147,17 @@ pub struct Step {
     pub gradient_equivalents: f64,
     /// Wall time of the step.
     pub seconds: f64,
-    /// Wall time of the step's losses, gradients and products, which the host computes.
+    /// Wall time of the step's losses, gradients and products, which the host computes; reading data is part of it.
     pub call_seconds: f64,
+    /// Wall time of reading the step's data.
+    #[serde(default)]
+    pub data_seconds: f64,
+    /// Norm of all parameters after the step; absent where its update was rejected.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub param_norm: Option<f64>,
+    /// Calls of the step by kind: `gradient`, `loss` and the like.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub calls: BTreeMap<String, u64>,
     /// Why the plugin rejected the step's update, if it did.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub rejected: Option<String>,
@@ -137,6 +173,9 @@ pub struct Evaluated {
     pub step: u64,
     /// Mean loss in nats a token.
     pub loss: f64,
+    /// The same in bits a byte of text; absent where the tokenizer is not known to make one token of each byte.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub bits_per_byte: Option<f64>,
     /// Tokens of the validation batches.
     pub tokens: u64,
     /// `params`, `ema` or `plugin`: what it was evaluated at.

@@ -25,27 +25,37 @@ pub fn command(args: &[&str]) -> Command {
 
 /// Builds every crate and returns the path of the binary `name`, wherever the target folder is configured to be.
 pub fn build_workspace(name: &str) -> Result<PathBuf> {
-    let what = "cargo build --release --workspace";
-    let mut command = command(&["build", "--release", "--workspace", "--message-format=json-render-diagnostics"]);
+    build(&["build", "--release", "--workspace"], "bin", name)
+}
+
+/// Builds an example of a package and returns its path.
+pub fn build_example(package: &str, name: &str) -> Result<PathBuf> {
+    build(&["build", "--release", "--package", package, "--example", name], "example", name)
+}
+
+fn build(args: &[&str], kind: &str, name: &str) -> Result<PathBuf> {
+    let what = format!("cargo {}", args.join(" "));
+    let mut command = command(args);
+    command.arg("--message-format=json-render-diagnostics");
     let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot run `{what}`"))?;
     let mut binary = None;
     for line in child.stdout.take().map(BufReader::new).into_iter().flat_map(BufReader::lines) {
-        binary = executable(&line.with_context(|| format!("cannot read from `{what}`"))?, name).or(binary);
+        binary = executable(&line.with_context(|| format!("cannot read from `{what}`"))?, kind, name).or(binary);
     }
-    process::check(child.wait()?, what)?;
+    process::check(child.wait()?, &what)?;
     match binary {
         Some(binary) => Ok(binary),
-        None => bail!("`{what}` built no binary `{name}`"),
+        None => bail!("`{what}` built no {kind} `{name}`"),
     }
 }
 
-/// The executable that this line of cargo's JSON messages reports, if it is the binary `name`.
-fn executable(line: &str, name: &str) -> Option<PathBuf> {
+/// The executable that this line of cargo's JSON messages reports, if it is the `name` of a kind.
+fn executable(line: &str, kind: &str, name: &str) -> Option<PathBuf> {
     let message: Value = serde_json::from_str(line).ok()?;
     let target = &message["target"];
     let is_it = message["reason"] == "compiler-artifact"
         && target["name"] == name
-        && target["kind"].as_array()?.iter().any(|kind| kind == "bin");
+        && target["kind"].as_array()?.iter().any(|found| found == kind);
     is_it.then(|| message["executable"].as_str().map(PathBuf::from))?
 }
 
@@ -60,10 +70,13 @@ mod tests {
                 r#"{{"reason":"compiler-artifact","target":{{"name":"{name}","kind":["{kind}"]}},"executable":"/t/release/{name}"}}"#
             )
         };
-        assert_eq!(executable(&artifact("bin", "gauntlet"), "gauntlet"), Some(PathBuf::from("/t/release/gauntlet")));
-        assert_eq!(executable(&artifact("bin", "xtask"), "gauntlet"), None);
-        assert_eq!(executable(&artifact("test", "gauntlet"), "gauntlet"), None);
-        assert_eq!(executable(r#"{"reason":"build-finished","success":true}"#, "gauntlet"), None);
-        assert_eq!(executable("text of a build script", "gauntlet"), None);
+        assert_eq!(
+            executable(&artifact("bin", "gauntlet"), "bin", "gauntlet"),
+            Some(PathBuf::from("/t/release/gauntlet"))
+        );
+        assert_eq!(executable(&artifact("bin", "xtask"), "bin", "gauntlet"), None);
+        assert_eq!(executable(&artifact("test", "gauntlet"), "bin", "gauntlet"), None);
+        assert_eq!(executable(r#"{"reason":"build-finished","success":true}"#, "bin", "gauntlet"), None);
+        assert_eq!(executable("text of a build script", "bin", "gauntlet"), None);
     }
 }

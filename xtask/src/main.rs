@@ -1,8 +1,9 @@
-//! `cargo xtask`: the set-up of libtorch, the quickstart and the whole check, none of which needs libtorch to start.
+//! `cargo xtask`: the set-up of libtorch, the quickstart, the bench and the whole check, none of which needs libtorch to start.
 //!
 //! Everything that is downloaded comes through the user's own pip, pinned by sha256 ([`pins`]), and becomes a folder of
 //! the per-user cache that is there whole or not at all ([`bundle`]).
 
+mod bench;
 mod bundle;
 mod cache;
 mod cargo;
@@ -22,7 +23,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-/// Set-up, quickstart and checks of this workspace.
+/// Set-up, quickstart, bench and checks of this workspace.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", disable_help_subcommand = true)]
 struct Cli {
@@ -36,6 +37,8 @@ enum Command {
     Setup(Device),
     /// Set up, build, prepare the quickstart corpus, train on it and print a sample
     Quickstart(quickstart::Options),
+    /// Measure the host beside PyTorch and write target/bench/latest.json
+    Bench(bench::Options),
     /// Set up, then run every check: format, clippy, the whole test suite
     Test,
 }
@@ -63,6 +66,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             setup::run(if device.cuda { libtorch::Edition::Cuda } else { libtorch::Edition::Cpu })
         }
         Command::Quickstart(options) => quickstart::run(&options),
+        Command::Bench(options) => bench::run(&options),
         Command::Test => suite::run(),
     }
 }

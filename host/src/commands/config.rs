@@ -41,6 +41,20 @@ pub struct Layers {
     set: Vec<String>,
 }
 
+impl Layers {
+    /// The configuration with its model; everything that is wrong with it, the plugin's keys included, otherwise.
+    pub fn load_all(&self) -> Result<Loaded, Faults> {
+        let env = config::environment();
+        let loaded = config::load(&self.config, &self.set, env.clone());
+        let sound = |loaded: &Loaded| ModelConfig::resolve(&loaded.config.model, &loaded.origins).is_ok();
+        match loaded {
+            Ok(loaded) if sound(&loaded) => Ok(loaded),
+            Err(faults) if faults.iter().any(|fault| fault.exit != Exit::Usage) => Err(faults),
+            _ => Err(problems(self, &env)),
+        }
+    }
+}
+
 pub fn run(command: Command) -> Result<(), Faults> {
     let env = config::environment();
     let text = match command {

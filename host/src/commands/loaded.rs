@@ -31,7 +31,7 @@ pub struct LoadedModel {
 
 impl LoadedModel {
     pub fn open(args: &Args) -> Result<Self> {
-        run::set_threads(args.threads);
+        run::set_up_libtorch(args.threads);
         let checkpoint = Checkpoint::open(&args.checkpoint)?;
         let model =
             Transformer::new(checkpoint.manifest.model.clone(), run::device(args.device)?, run::kind(Dtype::F32))?;

@@ -13,6 +13,7 @@ mod report;
 mod train;
 
 use crate::error::{Exit, Fault};
+use crate::sinks::say;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::process::ExitCode;
 use std::sync::OnceLock;
@@ -92,9 +93,9 @@ fn run(command: Command) -> Result<u8, Faults> {
 }
 
 fn print_fault(fault: &Fault, verbose: bool) {
-    eprintln!("error: {fault}");
+    say(&format!("error: {fault}"));
     if let (true, Some(detail)) = (verbose, fault.verbose()) {
-        eprintln!("{detail}");
+        say(detail);
     }
 }
 

@@ -1,36 +1,49 @@
 //! `gauntlet train`.
 
 use super::Faults;
-use crate::config;
-use crate::run::{self, Ending, Resume};
-use std::path::PathBuf;
+use super::config::Layers;
+use crate::run::{self, Allowed, Resume};
+use crate::sinks::say;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A configuration file (TOML); later ones win over earlier ones.
-    #[arg(long, value_name = "FILE", required = true)]
-    config: Vec<PathBuf>,
-    /// One key, for example `optimizer.config.lr=0.01`; wins over files and environment.
-    #[arg(long, value_name = "KEY=VALUE")]
-    set: Vec<String>,
+    #[command(flatten)]
+    layers: Layers,
     /// Go on from a checkpoint: its folder, or `auto` for the latest in `run.dir`, which may be none.
     #[arg(long, value_name = "auto|DIR")]
     resume: Option<run::From>,
     /// A key or section that may differ from the checkpoint's run.
     #[arg(long, value_name = "KEY", requires = "resume")]
     allow_change: Vec<String>,
+    /// Go on with another version or file of the same plugin.
+    #[arg(long, requires = "resume")]
+    allow_plugin_change: bool,
+    /// Take only parameters, average and place in the data; the optimizer, which may be another, begins anew.
+    #[arg(long, requires = "resume")]
+    reset_optimizer: bool,
+    /// Take a checkpoint that holds values which are not finite.
+    #[arg(long, requires = "resume")]
+    allow_nonfinite: bool,
+}
+
+impl Args {
+    fn resume(&self) -> Resume {
+        let allowed = Allowed {
+            keys: self.allow_change.clone(),
+            plugin_change: self.allow_plugin_change,
+            reset_optimizer: self.reset_optimizer,
+        };
+        Resume { from: self.resume.clone().unwrap_or_default(), allowed, nonfinite: self.allow_nonfinite }
+    }
 }
 
 /// Trains, and says in one last line how it ended. The exit code is the ending's.
 pub fn run(args: &Args) -> Result<u8, Faults> {
-    let loaded = config::load(&args.config, &args.set, config::environment())?;
-    let resume = Resume { from: args.resume.clone().unwrap_or_default(), allow_change: args.allow_change.clone() };
-    let ending = run::train(&loaded, &resume)?;
+    let loaded = args.layers.load_all()?;
+    let ending = run::train(&loaded, &args.resume())?;
     if let Some(fault) = &ending.fault {
-        eprintln!("error: {fault}");
+        say(&format!("error: {fault}"));
     }
-    let Ending { code, reason, checkpoint, step, .. } = ending;
-    let checkpoint = checkpoint.map_or("none".into(), |path| path.display().to_string());
-    eprintln!("exit code={code} reason={reason} last_checkpoint={} step={step}", crate::error::printable(&checkpoint));
-    Ok(code)
+    say(&ending.line());
+    Ok(ending.code)
 }

@@ -98,18 +98,54 @@ pub fn load(
             table.entry(section.clone()).or_insert_with(|| Value::Object(Map::new()));
         }
     }
-    let problems = check::validate(&schema, &value, "").into_iter().chain(rules::texts(&value));
-    let faults: Vec<Fault> = faults.into_iter().chain(problems.map(|problem| problem.fault(&origins))).collect();
+    let mut problems = check::validate(&schema, &value, "");
+    problems.extend(rules::texts(&value));
+    problems.extend(conflicts(&value, &problems));
+    let problems = problems.iter().map(|problem| problem.fault(&origins));
+    let faults: Vec<Fault> = faults.into_iter().chain(problems).collect();
     if !faults.is_empty() {
         return Err(faults);
     }
     let config: Config = check::strict(&value, "", &origins)?;
-    let faults: Vec<Fault> = rules::between_keys(&config).iter().map(|problem| problem.fault(&origins)).collect();
-    if !faults.is_empty() {
-        return Err(faults);
-    }
     origins.fill(&serde_json::to_value(&config).unwrap_or_default(), "", "default");
     Ok(Loaded { config, origins })
+}
+
+/// What does not go together among the keys that have no problem of their own, and are not what a mistyped one was meant
+/// to be; the others count as not set.
+fn conflicts(value: &Value, problems: &[check::Problem]) -> Vec<check::Problem> {
+    let mut sound = value.clone();
+    for problem in problems {
+        remove(&mut sound, problem.key.split('[').next().unwrap_or_default());
+    }
+    // The two keys without a default, which no rule is about.
+    for (section, key) in [("data", "train"), ("optimizer", "plugin")] {
+        if let Some(table) = sound.as_object_mut() {
+            let table = table.entry(section).or_insert_with(|| Value::Object(Map::new()));
+            if let Some(table) = table.as_object_mut() {
+                table.entry(key).or_insert_with(|| "any".into());
+            }
+        }
+    }
+    let Ok(config) = Config::deserialize(&sound) else { return Vec::new() };
+    let about = |problem: &check::Problem, key: &str| {
+        let inside =
+            |outer: &str, inner: &str| inner.strip_prefix(outer).is_some_and(|rest| rest.starts_with(['.', '[']));
+        let meant = problem.hint.as_ref().is_some_and(|hint| hint.contains(&format!("`{key}`")));
+        problem.key == key || inside(&problem.key, key) || inside(key, &problem.key) || meant
+    };
+    let is_sound = |key: &&str| !problems.iter().any(|problem| about(problem, key));
+    let conflicts = rules::between_keys(&config).into_iter();
+    conflicts.filter(|conflict| conflict.keys.iter().all(is_sound)).map(|conflict| conflict.problem).collect()
+}
+
+/// Removes the value of a dotted key.
+fn remove(value: &mut Value, key: &str) {
+    let (table, name) = key.rsplit_once('.').unwrap_or(("", key));
+    let table = table.split('.').filter(|name| !name.is_empty()).try_fold(value, |value, name| value.get_mut(name));
+    if let Some(Value::Object(table)) = table {
+        table.remove(name);
+    }
 }
 
 /// The table of all layers merged and unchecked, and where its values came from.

@@ -67,82 +67,107 @@ fn path_problem(key: String, path: &str) -> Option<Problem> {
     home.then(|| problem().hint("write the folder out"))
 }
 
-/// Problems between the keys of a configuration whose values are right one by one.
-pub fn between_keys(config: &Config) -> Vec<Problem> {
-    let mut problems = ends(config);
-    problems.extend(schedule(config));
+/// Keys whose values are right one by one and do not go together.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Conflict {
+    /// All of these keys.
+    pub keys: &'static [&'static str],
+    /// What is wrong.
+    pub problem: Problem,
+}
+
+fn conflict(keys: &'static [&'static str], problem: Problem) -> Conflict {
+    Conflict { keys, problem }
+}
+
+/// Problems between the keys of a configuration.
+pub fn between_keys(config: &Config) -> Vec<Conflict> {
+    let mut conflicts = ends(config);
+    conflicts.extend(schedule(config));
     let (micro, batch) = (config.train.micro_batch_size, config.data.batch_size);
     if micro > batch {
-        problems.push(larger("train.micro_batch_size", micro as u64, "data.batch_size", batch as u64));
+        conflicts.push(larger(&["train.micro_batch_size", "data.batch_size"], micro as u64, batch as u64));
     }
     let (skips, window) = (config.train.max_skips, config.train.max_skips_window);
     if skips > window {
-        problems.push(larger("train.max_skips", skips, "train.max_skips_window", window));
+        conflicts.push(larger(&["train.max_skips", "train.max_skips_window"], skips, window));
     }
     if config.metrics.required && !config.metrics.enabled {
         let problem = Problem::new("metrics.required", "metrics are required, yet switched off");
-        problems.push(problem.found("`metrics.enabled` = false").hint("remove one of the two"));
+        let problem = problem.found("`metrics.enabled` = false").hint("remove one of the two");
+        conflicts.push(conflict(&["metrics.required", "metrics.enabled"], problem));
     }
-    problems
+    conflicts
 }
 
-fn larger(key: &str, value: u64, limit_key: &str, limit: u64) -> Problem {
-    let problem = Problem::new(key, format!("larger than `{limit_key}`"));
-    problem.found(value).expected(format_args!("at most {limit}"))
+/// The first of these keys is larger than the last; those between are added to the first.
+fn larger(keys: &'static [&'static str], value: u64, limit: u64) -> Conflict {
+    let (last, added) = keys.split_last().map_or(("", keys), |(last, added)| (*last, added));
+    let problem = Problem::new(added.join("` + `"), format!("larger than `{last}`"));
+    conflict(keys, problem.found(value).expected(format_args!("at most {limit}")))
 }
 
 /// A run must know when to end, and be able to measure what it ends by.
-fn ends(config: &Config) -> Vec<Problem> {
+fn ends(config: &Config) -> Vec<Conflict> {
     let train = &config.train;
-    let mut problems = Vec::new();
+    let mut conflicts = Vec::new();
     if train.max_steps.is_none() && train.max_tokens.is_none() && train.target_loss.is_none() {
         let problem = Problem::new("train.max_steps", "the run would have no end");
-        problems.push(problem.expected("one of `train.max_steps`, `train.max_tokens`, `train.target_loss`"));
+        let problem = problem.expected("one of `train.max_steps`, `train.max_tokens`, `train.target_loss`");
+        conflicts.push(conflict(&["train.max_steps", "train.max_tokens", "train.target_loss"], problem));
     }
     if train.target_loss.is_some() && config.data.validation.as_slice().is_empty() {
         let problem = Problem::new("train.target_loss", "needs validation data").found("no `data.validation`");
-        problems.push(problem.hint("set `data.validation`"));
+        let problem = problem.hint("set `data.validation`");
+        conflicts.push(conflict(&["train.target_loss", "data.validation"], problem));
     }
     if train.target_loss.is_some() && config.eval.every_steps == 0 {
         let problem = Problem::new("train.target_loss", "needs evaluations during the run");
-        problems.push(problem.found("`eval.every_steps` = 0").expected("`eval.every_steps` >= 1"));
+        let problem = problem.found("`eval.every_steps` = 0").expected("`eval.every_steps` >= 1");
+        conflicts.push(conflict(&["train.target_loss", "eval.every_steps"], problem));
     }
-    problems
+    conflicts
 }
 
-fn schedule(config: &Config) -> Vec<Problem> {
-    let (schedule, train) = (&config.schedule, &config.train);
-    let horizon = match (schedule.horizon_steps, train.max_steps) {
-        (Some(steps), _) => Some(("schedule.horizon_steps", steps)),
-        (None, Some(steps)) => Some(("train.max_steps", steps)),
-        (None, None) => None,
-    };
-    let mut problems = Vec::new();
-    let decay = schedule.decay_steps.unwrap_or(0);
-    match (schedule.kind, schedule.decay_steps) {
+const WARMUP: &str = "schedule.warmup_steps";
+const DECAY: &str = "schedule.decay_steps";
+const HORIZON: &str = "schedule.horizon_steps";
+
+fn schedule(config: &Config) -> Vec<Conflict> {
+    decay(config).into_iter().chain(horizon(config)).collect()
+}
+
+fn decay(config: &Config) -> Option<Conflict> {
+    let keys = &["schedule.kind", DECAY];
+    match (config.schedule.kind, config.schedule.decay_steps) {
         (ScheduleKind::Wsd, None) => {
-            let problem = Problem::new("schedule.decay_steps", "missing");
-            problems.push(problem.expected("an integer >= 1, since `schedule.kind` = `wsd`"));
+            let problem = Problem::new(DECAY, "missing");
+            Some(conflict(keys, problem.expected("an integer >= 1, since `schedule.kind` = `wsd`")))
         }
-        (ScheduleKind::Wsd, Some(_)) | (_, None) => {}
-        (_, Some(_)) => {
-            let problem = Problem::new("schedule.decay_steps", "only `schedule.kind` = `wsd` has it");
-            problems.push(problem.found(decay).expected("no value").hint("remove it, or set `schedule.kind` to `wsd`"));
+        (ScheduleKind::Wsd, Some(_)) | (_, None) => None,
+        (_, Some(steps)) => {
+            let problem = Problem::new(DECAY, "only `schedule.kind` = `wsd` has it").found(steps);
+            let hint = "remove it, or set `schedule.kind` to `wsd`";
+            Some(conflict(keys, problem.expected("no value").hint(hint)))
         }
     }
-    match horizon {
-        None if schedule.kind != ScheduleKind::Constant => {
-            let problem = Problem::new("schedule.horizon_steps", "missing, since `train.max_steps` is not set");
-            problems.push(problem.expected("an integer >= 1").hint("set one of the two"));
+}
+
+fn horizon(config: &Config) -> Option<Conflict> {
+    let schedule = &config.schedule;
+    let (keys, both, steps): (&[&str], &[&str], u64) = match (schedule.horizon_steps, config.train.max_steps) {
+        (Some(steps), _) => (&[WARMUP, HORIZON], &[WARMUP, DECAY, HORIZON], steps),
+        (None, Some(steps)) => (&[WARMUP, "train.max_steps"], &[WARMUP, DECAY, "train.max_steps"], steps),
+        (None, None) if schedule.kind == ScheduleKind::Constant => return None,
+        (None, None) => {
+            let problem = Problem::new(HORIZON, "missing, since `train.max_steps` is not set");
+            let problem = problem.expected("an integer >= 1").hint("set one of the two");
+            return Some(conflict(&[HORIZON, "train.max_steps", "schedule.kind"], problem));
         }
-        Some((key, steps)) if schedule.warmup_steps > steps => {
-            problems.push(larger("schedule.warmup_steps", schedule.warmup_steps, key, steps));
-        }
-        Some((key, steps)) if schedule.warmup_steps.saturating_add(decay) > steps => {
-            let sum = schedule.warmup_steps.saturating_add(decay);
-            problems.push(larger("schedule.warmup_steps` + `schedule.decay_steps", sum, key, steps));
-        }
-        _ => {}
+    };
+    let sum = schedule.warmup_steps.saturating_add(schedule.decay_steps.unwrap_or(0));
+    if schedule.warmup_steps > steps {
+        return Some(larger(keys, schedule.warmup_steps, steps));
     }
-    problems
+    (sum > steps).then(|| larger(both, sum, steps))
 }

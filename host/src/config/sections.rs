@@ -222,7 +222,8 @@ pub enum ScheduleKind {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Train {
-    /// Sequences that are computed at once, at most `data.batch_size`; 0 means chosen by memory. Default 0.
+    /// Sequences that are computed at once, at most `data.batch_size`; 0 means as many as fit a quarter of the free memory
+    /// when the run begins, at most 2 GiB. A resumed run keeps the number. Default 0.
     pub micro_batch_size: usize,
     /// End after this many steps, at least 1. Default: no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -361,10 +362,15 @@ pub struct Metrics {
     pub listen: SocketAddr,
     /// Whether the run ends before its first step when it cannot listen there; else it warns and goes on. Default `false`.
     pub required: bool,
+    /// Floating-point operations that the machine can do in a second, as measured or known, above 0: what
+    /// `gauntlet_mfu_ratio` is a share of. Default none, and then there is no such metric.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub peak_flops: Option<f64>,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
-        Self { enabled: true, listen: (Ipv4Addr::LOCALHOST, 9464).into(), required: false }
+        Self { enabled: true, listen: (Ipv4Addr::LOCALHOST, 9464).into(), required: false, peak_flops: None }
     }
 }

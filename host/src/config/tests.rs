@@ -129,6 +129,24 @@ fn everything_wrong_is_said_at_once() {
 }
 
 #[test]
+fn conflicts_are_said_beside_wrong_values_unless_they_are_about_these() {
+    let toml = format!("{LEAST}micro_batch_size = 17\n[schedule]\nwarmup_steps = 11\n[eval]\nbatches = 0\n");
+    let files = Files::new(&[toml.as_bytes()]);
+    let micro = "`train.micro_batch_size`: larger than `data.batch_size`: found 17, expected at most 16";
+    let warmup = "`schedule.warmup_steps`: larger than `train.max_steps`: found 11, expected at most 10";
+    let found = files.faults(&["runn.seed=1"], &[]);
+    assert_eq!(found.len(), 4, "{found:?}");
+    for line in [micro, warmup, "`runn`: unknown key", "`eval.batches`: out of range: found 0"] {
+        assert!(found.iter().any(|found| found.contains(line)), "no `{line}` in {found:?}");
+    }
+    let wrong = files.faults(&["data.batch_size=x", "train.max_steps=0"], &[]);
+    assert_eq!(wrong.len(), 3, "nothing is compared with a value that is wrong itself: {wrong:?}");
+    let none = Files::new(&[b"[train]\nmax_skips = 200\n"]).faults(&[], &[]);
+    assert!(none.iter().any(|found| found.contains("`train.max_skips`: larger than")), "{none:?}");
+    assert!(none.iter().any(|found| found.contains("`train.max_steps`: the run would have no end")), "{none:?}");
+}
+
+#[test]
 fn wrong_types_and_ranges() {
     let table = [
         ("train.max_steps=1.0", "wrong type: found 1.0, expected an integer >= 1"),
@@ -312,7 +330,7 @@ fn the_resolved_file_loads_to_the_same_configuration() {
         "train={target_loss = 1.75, max_tokens = 5, on_error = 'skip'}",
         "ema.decay=0.999",
         "plugins.search_path=['/opt/plugins']",
-        "metrics={listen = '[::1]:9500', required = true}",
+        "metrics={listen = '[::1]:9500', required = true, peak_flops = 1e11}",
     ];
     let config = Files::new(&[LEAST.as_bytes()]).load(&sets, &[]).unwrap().config;
     let text = to_resolved_toml(&config).unwrap();

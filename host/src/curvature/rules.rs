@@ -2,6 +2,7 @@
 //! gradient `p - y` and its Hessian `H v = p * (v - <p, v>)` in closed form, and the sums that go with them.
 
 use super::passes::{Needs, RowWeights, Rows, Rule, Scores};
+use gauntlet_torch_ext::kernels;
 use tch::{Kind, Tensor};
 
 /// The mean loss, and nothing to pull back.
@@ -13,7 +14,7 @@ pub struct Loss {
 
 impl Rule for Loss {
     fn needs(&self) -> Needs {
-        Needs::Logits
+        Needs::Losses
     }
 
     fn rows(&mut self, rows: &Rows, scores: &Scores, tangents: Vec<Option<Tensor>>) -> Vec<Option<Tensor>> {
@@ -31,7 +32,7 @@ pub struct RowLosses {
 
 impl Rule for RowLosses {
     fn needs(&self) -> Needs {
-        Needs::Logits
+        Needs::Losses
     }
 
     fn rows(&mut self, _: &Rows, scores: &Scores, tangents: Vec<Option<Tensor>>) -> Vec<Option<Tensor>> {
@@ -74,18 +75,40 @@ pub struct Residual<'a> {
     pub loss: f64,
 }
 
+impl Residual<'_> {
+    /// The losses, and `w (p - y)` for the data's labels, in place of the logits.
+    fn of_data(rows: &Rows, logits: &Tensor, weights: &RowWeights) -> (Tensor, Tensor) {
+        let count = logits.size()[0];
+        let of_rows = weights.rows(rows.first, count);
+        if let Some(losses) = kernels::residual_(logits, &rows.targets, of_rows.kernel()) {
+            return (losses, logits.shallow_clone());
+        }
+        let mut log_probabilities = logits.log_softmax(-1, None::<Kind>);
+        let losses = log_probabilities.gather(1, &rows.targets, false).neg();
+        let u = subtract_labels(log_probabilities.exp_(), &rows.targets);
+        (losses, weights.apply(rows.first, u))
+    }
+}
+
 impl Rule for Residual<'_> {
     fn needs(&self) -> Needs {
-        Needs::Logits
+        match self.targets {
+            Targets::Data => Needs::Raw,
+            Targets::Sampled(_) => Needs::Probabilities,
+        }
     }
 
     fn rows(&mut self, rows: &Rows, scores: &Scores, tangents: Vec<Option<Tensor>>) -> Vec<Option<Tensor>> {
-        let p = probabilities(scores);
-        let labels = self.targets.of(rows, p);
         let weights = self.weights.as_ref().unwrap_or(&rows.batch.weights);
-        let losses = -p.gather(1, &labels, false).log();
+        let (losses, u) = match (&self.targets, &scores.logits) {
+            (Targets::Data, Some(logits)) => Self::of_data(rows, logits, weights),
+            _ => {
+                let p = probabilities(scores);
+                let labels = self.targets.of(rows, p);
+                (-p.gather(1, &labels, false).log(), weights.apply(rows.first, residual(p, &labels)))
+            }
+        };
         self.loss += weights.sum(rows.first, &losses);
-        let u = weights.apply(rows.first, residual(p, &labels));
         tangents.iter().map(|_| Some(u.shallow_clone())).collect()
     }
 }
@@ -101,7 +124,11 @@ impl Rule for Ggn {
 
     fn rows(&mut self, rows: &Rows, scores: &Scores, tangents: Vec<Option<Tensor>>) -> Vec<Option<Tensor>> {
         let p = probabilities(scores);
+        let weights = rows.weights(p);
         let product = |v: Tensor| {
+            if kernels::curve_(p, &v, weights.kernel()) {
+                return v;
+            }
             let mut centred = less_mean(p, v).0;
             rows.batch.weights.apply(rows.first, centred.g_mul_(p))
         };
@@ -120,9 +147,23 @@ pub struct Quadratic {
     pub curvature: Vec<f64>,
 }
 
+impl Quadratic {
+    /// `w (p - y + H v)` and the rows' terms `<p - y, v>` and `<v, H v>`.
+    fn of_block(rows: &Rows, p: &Tensor, v: Tensor) -> (Tensor, kernels::QuadraticRows) {
+        if let Some(terms) = kernels::quadratic_(p, &v, &rows.targets, rows.weights(p).kernel()) {
+            return (v, terms);
+        }
+        let of_target = v.gather(1, &rows.targets, false);
+        let (centred, mean) = less_mean(p, v);
+        let curved = &centred * p;
+        let terms = kernels::QuadraticRows { linear: mean - of_target, curvature: row_dot(&centred, &curved) };
+        (rows.batch.weights.apply(rows.first, residual(p, &rows.targets).g_add_(&curved)), terms)
+    }
+}
+
 impl Rule for Quadratic {
     fn needs(&self) -> Needs {
-        Needs::Logits
+        Needs::Losses
     }
 
     fn rows(&mut self, rows: &Rows, scores: &Scores, tangents: Vec<Option<Tensor>>) -> Vec<Option<Tensor>> {
@@ -132,16 +173,11 @@ impl Rule for Quadratic {
         self.linear.resize(tangents.len(), 0.0);
         self.curvature.resize(tangents.len(), 0.0);
         let mut output = |(block, v): (usize, Option<Tensor>)| {
-            let mut sum = residual(p, &rows.targets);
-            if let Some(v) = v {
-                let of_target = v.gather(1, &rows.targets, false);
-                let (centred, mean) = less_mean(p, v);
-                let curved = &centred * p;
-                self.linear[block] += weights.sum(rows.first, &(mean - of_target));
-                self.curvature[block] += 0.5 * weights.sum(rows.first, &row_dot(&centred, &curved));
-                sum = sum.g_add_(&curved);
-            }
-            Some(weights.apply(rows.first, sum))
+            let Some(v) = v else { return Some(weights.apply(rows.first, residual(p, &rows.targets))) };
+            let (output, terms) = Self::of_block(rows, p, v);
+            self.linear[block] += weights.sum(rows.first, &terms.linear);
+            self.curvature[block] += 0.5 * weights.sum(rows.first, &terms.curvature);
+            Some(output)
         };
         tangents.into_iter().enumerate().map(&mut output).collect()
     }

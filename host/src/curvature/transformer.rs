@@ -7,7 +7,7 @@ use super::problem::Problem;
 use crate::data::{Dataset, Stream};
 use crate::error::{Exit, Fault, Result};
 use crate::model::{Attention, ModelConfig, Transformer, num_params, param_specs};
-use gauntlet_plugin_api::{Blocks, ParamSpec, Part, Position, Purpose};
+use gauntlet_plugin_api::{Blocks, Labels, ParamSpec, Part, Position, Purpose};
 use std::sync::Arc;
 use tch::Tensor;
 
@@ -62,6 +62,25 @@ impl LanguageModel {
     }
 }
 
+impl LanguageModel {
+    /// The model linearized on a batch, with values kept up to `budget` bytes.
+    fn linearization(
+        &self,
+        anchor: &[&Tensor],
+        batch: &Position,
+        blocks: Blocks,
+        step: u64,
+        budget: usize,
+    ) -> Result<Linearization> {
+        let seq_len = self.data.seq_len() as u64;
+        let of_part = |part: &Part| (part.first..part.first + part.count).map(|first| (part.purpose, first)).collect();
+        let sequences = self.micro_batches(batch).map(|part| of_part(&part)).collect();
+        let draws = LabelDraws { step, seq_len, sequences };
+        let micro_batches = self.micro_batches(batch).map(|part| self.tokens(&part)).collect::<Result<_>>()?;
+        Ok(Linearization::new(self.model.clone(), anchor, Tokens { micro_batches, draws }, blocks, budget))
+    }
+}
+
 impl Problem for LanguageModel {
     fn seq_len(&self) -> usize {
         self.data.seq_len()
@@ -87,16 +106,8 @@ impl Problem for LanguageModel {
     }
 
     fn loss_and_gradient(&self, params: &[&Tensor], batch: &Position) -> Result<(f64, Vec<Tensor>)> {
-        let leaves: Vec<Tensor> = detached(params).iter().map(|param| param.set_requires_grad(true)).collect();
-        let (mut loss, mut gradient) = (0.0, Vec::new());
-        self.for_each_micro_batch(batch, |tokens| {
-            let share = self.model.loss_sum(&leaves, tokens, Attention::Fused) / batch.tokens as f64;
-            let part = Tensor::f_run_backward(&[&share], &leaves, false, false).map_err(|error| internal(&error))?;
-            loss += share.double_value(&[]);
-            add_to(&mut gradient, part);
-            Ok(())
-        })?;
-        Ok((loss, gradient))
+        let mut at = self.linearization(params, batch, Blocks::whole(params.len()), 0, 0)?;
+        Ok(at.gradient(Labels::Data))
     }
 
     fn linearize(
@@ -106,15 +117,7 @@ impl Problem for LanguageModel {
         blocks: &Blocks,
         step: u64,
     ) -> Option<Result<Linearization>> {
-        let seq_len = self.data.seq_len() as u64;
-        let of_part = |part: &Part| (part.first..part.first + part.count).map(|first| (part.purpose, first)).collect();
-        let sequences = self.micro_batches(batch).map(|part| of_part(&part)).collect();
-        let draws = LabelDraws { step, seq_len, sequences };
-        let micro_batches: Result<Vec<Tensor>> = self.micro_batches(batch).map(|part| self.tokens(&part)).collect();
-        Some(micro_batches.map(|micro_batches| {
-            let tokens = Tokens { micro_batches, draws };
-            Linearization::new(self.model.clone(), anchor, tokens, blocks.clone(), self.curvature_budget)
-        }))
+        Some(self.linearization(anchor, batch, blocks.clone(), step, self.curvature_budget))
     }
 
     fn has_curvature(&self) -> bool {
@@ -136,15 +139,6 @@ pub fn forward_flops(config: &ModelConfig, seq_len: usize, sequences: u64) -> f6
 /// Aliases that share storage with the parameters but belong to no autograd graph.
 fn detached(params: &[&Tensor]) -> Vec<Tensor> {
     params.iter().map(|param| param.detach()).collect()
-}
-
-/// The sum over micro-batches, and later over ranks.
-fn add_to(sum: &mut Vec<Tensor>, part: Vec<Tensor>) {
-    if sum.is_empty() {
-        *sum = part;
-        return;
-    }
-    tch::no_grad(|| sum.iter_mut().zip(&part).for_each(|(sum, part)| drop(sum.g_add_(part))));
 }
 
 fn stream(purpose: u32) -> Result<Stream> {

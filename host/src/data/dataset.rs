@@ -7,6 +7,9 @@
 
 use std::num::NonZeroU64;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
 
 use super::order::{Order, Stream, WindowOrder};
 use super::shard::Shard;
@@ -15,7 +18,8 @@ use super::source::TokenSource;
 use super::split::Split;
 use crate::error::{Exit, Fault, Result};
 
-/// One split as sequences of T + 1 tokens. It holds no position and no open file: every read says what it wants.
+/// One split as sequences of T + 1 tokens. It holds no position and no open file: every read says what it
+/// wants.
 #[derive(Debug)]
 pub struct Dataset {
     source: TokenSource,
@@ -24,6 +28,8 @@ pub struct Dataset {
     starts: Vec<u64>,
     windows: NonZeroU64,
     order: WindowOrder,
+    /// Nanoseconds that reads took.
+    read_nanos: AtomicU64,
 }
 
 impl Dataset {
@@ -41,7 +47,14 @@ impl Dataset {
             windows += (shard.tokens() - 1) / seq_len as u64;
         }
         let windows = NonZeroU64::new(windows).ok_or_else(|| too_short(&source, split, seq_len))?;
-        Ok(Self { source, seq_len, starts, windows, order: WindowOrder::new(windows, order) })
+        Ok(Self {
+            source,
+            seq_len,
+            starts,
+            windows,
+            order: WindowOrder::new(windows, order),
+            read_nanos: AtomicU64::new(0),
+        })
     }
 
     /// The number of windows, which is the number of sequences in an epoch; at least 1.
@@ -73,6 +86,18 @@ impl Dataset {
     /// gives the same ids at any time. Errors are of the data (65): a shard that changed, is damaged or gone, an id
     /// outside the vocabulary, an evaluation past the last window.
     pub fn read(&self, stream: Stream, first: u64, count: usize) -> Result<Vec<i64>> {
+        let started = Instant::now();
+        let ids = self.read_ids(stream, first, count);
+        self.read_nanos.fetch_add(started.elapsed().as_nanos() as u64, Relaxed);
+        ids
+    }
+
+    /// Wall time of all reads so far.
+    pub fn read_time(&self) -> Duration {
+        Duration::from_nanos(self.read_nanos.load(Relaxed))
+    }
+
+    fn read_ids(&self, stream: Stream, first: u64, count: usize) -> Result<Vec<i64>> {
         let mut ids = Vec::new();
         let width = self.seq_len + 1;
         let size = count.checked_mul(width).filter(|&size| ids.try_reserve_exact(size).is_ok());

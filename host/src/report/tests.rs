@@ -19,13 +19,16 @@ fn step(step: u64, loss: Option<f64>) -> Event {
         gradient_equivalents: 2.0 * step as f64,
         seconds: 0.5,
         call_seconds: 0.4,
+        data_seconds: 0.0,
+        param_norm: None,
+        calls: Default::default(),
         rejected: None,
         metrics: Default::default(),
     })
 }
 
 fn evaluated(step: u64, loss: f64) -> Event {
-    Event::Evaluated(Evaluated { step, loss, tokens: 64, at: "params".into(), seconds: 0.1 })
+    Event::Evaluated(Evaluated { step, loss, bits_per_byte: None, tokens: 64, at: "params".into(), seconds: 0.1 })
 }
 
 fn resumed(step: u64) -> Event {
@@ -51,6 +54,7 @@ fn started(plugin: &str) -> Event {
         data: text("00"),
         epoch_tokens: 1000,
         max_steps: Some(4),
+        lr: None,
     })
 }
 

@@ -5,6 +5,7 @@ use crate::config::{self, Config};
 use crate::durable;
 use crate::error::{Exit, Fault, Result};
 use crate::model::ModelConfig;
+use crate::sinks::{checkpoint, say};
 use serde_json::{Value, json};
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -14,6 +15,8 @@ use std::path::{Path, PathBuf};
 pub struct Place {
     path: PathBuf,
     exists: bool,
+    /// Checkpoints that are newer than the one the run goes on from, and damaged.
+    damaged: Vec<PathBuf>,
 }
 
 /// A run's folder, locked until the process ends.
@@ -32,15 +35,16 @@ impl Place {
                 .hint("go on with it by `--resume auto`, or choose another with `--set run.dir=DIR`")
         };
         durable::refuse_existing(path).map_err(refused)?;
-        Ok(Self { path: path.to_owned(), exists: false })
+        Ok(Self { path: path.to_owned(), exists: false, damaged: vec![] })
     }
 
-    /// The folder of a run that goes on.
-    pub fn existing(path: &Path) -> Self {
-        Self { path: path.to_owned(), exists: true }
+    /// The folder of a run that goes on; `damaged` are the checkpoints that it passed over.
+    pub fn existing(path: &Path, damaged: Vec<PathBuf>) -> Self {
+        Self { path: path.to_owned(), exists: true, damaged }
     }
 
-    /// Makes the folder where it does not exist, locks it, and writes the resolved configuration.
+    /// Makes the folder where it does not exist, locks it, sets damaged checkpoints aside, and writes the resolved
+    /// configuration.
     ///
     /// # Errors
     ///
@@ -53,6 +57,10 @@ impl Place {
             let fault =
                 Fault::new(Exit::Usage, format!("`run.dir`: another process runs in `{}`", self.path.display()));
             return Err(fault.hint("wait for it, or choose another with `--set run.dir=DIR`"));
+        }
+        for damaged in &self.damaged {
+            let aside = checkpoint::set_aside(damaged)?;
+            say(&format!("warning: `{}` is now `{}`", damaged.display(), aside.display()));
         }
         let mut resolved = config.clone();
         if let Ok(Value::Object(mut model)) = serde_json::to_value(model) {
@@ -78,15 +86,19 @@ impl RunFolder {
         self.path.join("checkpoints")
     }
 
-    /// `status.json`: how the run stands, for other programs.
-    pub fn write_status(&self, ending: &Ending) -> Result<()> {
-        let status = json!({
-            "exit_code": ending.code,
-            "reason": ending.reason,
-            "step": ending.step,
-            "last_checkpoint": ending.checkpoint,
-            "error": ending.fault.as_ref().map(ToString::to_string),
-        });
-        durable::replace(&self.path.join("status.json"), format!("{status:#}\n").as_bytes())
+    pub fn status(&self) -> PathBuf {
+        self.path.join("status.json")
     }
+}
+
+/// `status.json`: how the run ended, for other programs.
+pub fn write_status(path: &Path, ending: &Ending) -> Result<()> {
+    let status = json!({
+        "exit_code": ending.code,
+        "reason": ending.reason,
+        "step": ending.step,
+        "last_checkpoint": ending.checkpoint,
+        "error": ending.fault.as_ref().map(ToString::to_string),
+    });
+    durable::replace(path, format!("{status:#}\n").as_bytes())
 }

@@ -3,7 +3,7 @@
 use crate::config::Config;
 use crate::error::{Fault, Result};
 use crate::events::Event;
-use crate::sinks::{Metrics, Progress, Record};
+use crate::sinks::{Metrics, Progress, Record, say};
 use gauntlet_plugin_api::metadata::Metadata;
 use std::path::Path;
 
@@ -20,7 +20,7 @@ pub fn metrics(config: &Config, plugin: &Metadata) -> Result<Option<Metrics>> {
     let dir = std::path::absolute(&config.run.dir).unwrap_or_default();
     let name = dir.file_name().unwrap_or_default().to_string_lossy();
     let metrics = Metrics::open(&config.metrics, &name, plugin)?;
-    metrics.iter().flat_map(Metrics::notices).for_each(|line| eprintln!("{line}"));
+    metrics.iter().flat_map(Metrics::notices).for_each(|line| say(line));
     Ok(metrics)
 }
 

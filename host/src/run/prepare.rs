@@ -1,6 +1,7 @@
 //! Puts a run together from its configuration: device, model, data, plugin, session, optimizer, trainer.
 
 use super::identity::identity;
+use super::memory;
 use crate::config::{self, Config, Device as DeviceChoice, Dtype, Loaded, OnError, Paths};
 use crate::curvature::{Ema, LanguageModel, Problem, RunFacts, TorchBackend, TorchSession};
 use crate::data::{Dataset, Order, Split};
@@ -8,7 +9,7 @@ use crate::error::{Exit, Fault, Result};
 use crate::events::Started;
 use crate::model::{ModelConfig, Transformer, init_params, num_params, param_specs};
 use crate::plugin::{Plugin, PluginOptimizer, SearchPath, file, state_bytes};
-use crate::sinks::checkpoint::{Manifest, OptimizerInfo};
+use crate::sinks::checkpoint::{Machine, Manifest, OptimizerInfo};
 use crate::trainer::{Ends, Evaluator, Options, Policy, Trainer, multiplier};
 use gauntlet_plugin_api::backend::{InitialParams, Session};
 use gauntlet_plugin_api::metadata::Metadata;
@@ -31,15 +32,16 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// Checks and opens everything that a run needs; nothing is written.
+    /// Checks and opens everything that a run needs; nothing is written. A run that goes on from a checkpoint takes over
+    /// what was chosen for it by memory.
     ///
     /// # Errors
     ///
     /// What is wrong, at once where possible.
-    pub fn new(loaded: &Loaded) -> Result<Self, Vec<Fault>> {
+    pub fn new(loaded: &Loaded, from: Option<&Manifest>) -> Result<Self, Vec<Fault>> {
         let Loaded { config, origins } = loaded;
         let one = |fault: Fault| vec![fault];
-        let threads = set_threads(config.run.threads);
+        let threads = set_up_libtorch(config.run.threads);
         let (device, kind) = (device(config.run.device).map_err(one)?, kind(config.run.dtype));
         let model_config = ModelConfig::resolve(&config.model, origins)?;
         let data = Arc::new(open_data(config, &model_config, &config.data.train, Split::Train).map_err(one)?);
@@ -49,24 +51,28 @@ impl Prepared {
         refuse_unused_schedule(config, &plugin).map_err(one)?;
         let model = Arc::new(Transformer::new(model_config, device, kind).map_err(one)?);
         let kept_bytes = config.curvature.kept_bytes as usize;
-        let problem = LanguageModel::new(model.clone(), data.clone(), config.train.micro_batch_size, kept_bytes);
-        let micro_batch_size = problem.micro_batch().min(config.data.batch_size);
+        let micro_batch_size = micro_batch_size(config, model.config(), from);
+        let problem = LanguageModel::new(model.clone(), data.clone(), micro_batch_size, kept_bytes);
         let session = start_session(config, &model, Box::new(problem)).map_err(one)?;
         let optimizer_config = Value::Object(chosen.config.clone());
         let optimizer = PluginOptimizer::new(&plugin, session, &optimizer_config, origins)?;
         let state_bytes = state_bytes(&plugin, session, &optimizer_config).map_err(one)?;
         let started = started(config, &plugin, &data, model.config(), (device, threads));
         let started = Started { micro_batch_size, state_bytes, ..started };
-        let manifest = manifest(config, &plugin, &data, model.config());
+        let manifest = manifest(config, (&plugin, &data, model.config()), &started);
         let evaluator = validation
             .map(|validation| Evaluator::new(model.clone(), validation, config.eval.batches, config.eval.batch_size));
-        let trainer = Trainer::new(optimizer, options(config, &plugin, evaluator));
+        let trainer = Trainer::new(optimizer, options(config, &plugin, evaluator, data));
         Ok(Self { trainer, session, manifest, started, model: model.config().clone(), plugin: plugin.metadata })
     }
 }
 
-/// Uses this many threads, 0 for all cores; gives the number.
-pub fn set_threads(threads: usize) -> usize {
+/// The largest piece of freed memory that is kept for the next tensors, and all of it.
+const KEPT_MEMORY: [i32; 2] = [64 << 20, 1 << 30];
+
+/// Sets libtorch up for this process: threads (0 for all cores; gives the number), and memory that is used again.
+pub fn set_up_libtorch(threads: usize) -> usize {
+    gauntlet_torch_ext::keep_freed_memory(KEPT_MEMORY[0], KEPT_MEMORY[1]);
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     let threads = if threads == 0 { cores() } else { threads };
     tch::set_num_threads(threads as i32);
@@ -111,11 +117,23 @@ fn open_data(config: &Config, model: &ModelConfig, paths: &Paths, split: Split) 
     Dataset::open(paths.as_slice(), split, config.data.seq_len, model.vocab_size, order)
 }
 
+/// The validation data, where there are any.
+///
+/// # Errors
+///
+/// [`Exit::Usage`] where an evaluation would need more sequences than there are.
 fn open_validation(config: &Config, model: &ModelConfig) -> Result<Option<Arc<Dataset>>> {
-    match config.data.validation.as_slice() {
-        [] => Ok(None),
-        _ => open_data(config, model, &config.data.validation, Split::Validation).map(|data| Some(Arc::new(data))),
+    if config.data.validation.as_slice().is_empty() {
+        return Ok(None);
     }
+    let data = open_data(config, model, &config.data.validation, Split::Validation)?;
+    let sequences = (config.eval.batches as u64).saturating_mul(config.eval.batch_size as u64);
+    if sequences > data.windows() {
+        let what = "`eval.batches` times `eval.batch_size`: more sequences than the data of `data.validation` have";
+        let fault = Fault::new(Exit::Usage, what).found(sequences).expected(format!("at most {}", data.windows()));
+        return Err(fault.hint("set fewer batches, or a shorter `data.seq_len`"));
+    }
+    Ok(Some(Arc::new(data)))
 }
 
 /// A plugin that follows no schedule takes none.
@@ -154,7 +172,7 @@ fn start_session(config: &Config, model: &Transformer, problem: Box<dyn Problem>
         .map_err(|error| Fault::new(Exit::Internal, error.to_string()))
 }
 
-fn options(config: &Config, plugin: &Plugin, evaluator: Option<Evaluator>) -> Options {
+fn options(config: &Config, plugin: &Plugin, evaluator: Option<Evaluator>, data: Arc<Dataset>) -> Options {
     let train = &config.train;
     Options {
         ends: Ends { max_steps: train.max_steps, max_tokens: train.max_tokens, target_loss: train.target_loss },
@@ -170,6 +188,7 @@ fn options(config: &Config, plugin: &Plugin, evaluator: Option<Evaluator>) -> Op
         evaluator,
         schedule: Box::new(schedule(config)),
         metrics: plugin.metadata.metrics.iter().map(|metric| metric.name.clone()).collect(),
+        data,
     }
 }
 
@@ -200,11 +219,29 @@ fn started(
         data: data.fingerprint(),
         epoch_tokens: data.windows() * data.seq_len() as u64,
         max_steps: config.train.max_steps,
+        lr: learning_rate(config, plugin),
+    }
+}
+
+/// The peak learning rate: the plugin's key `lr` as configured, or its default.
+fn learning_rate(config: &Config, plugin: &Plugin) -> Option<f64> {
+    let keys = config::describe::keys(&plugin.metadata.schema);
+    let default = keys.iter().find(|key| key.key == "lr").and_then(|key| key.default.clone());
+    config.optimizer.config.get("lr").or(default.as_ref()).and_then(Value::as_f64)
+}
+
+/// Sequences computed at once: as configured, as the checkpoint's run did, or by memory.
+fn micro_batch_size(config: &Config, model: &ModelConfig, from: Option<&Manifest>) -> usize {
+    let batch_size = config.data.batch_size;
+    match (config.train.micro_batch_size, from) {
+        (0, Some(manifest)) => manifest.micro_batch_size.max(1),
+        (0, None) => memory::micro_batch_size(model, config.data.seq_len).min(batch_size),
+        (configured, _) => configured,
     }
 }
 
 /// What every checkpoint of the run has in common.
-fn manifest(config: &Config, plugin: &Plugin, data: &Dataset, model: &ModelConfig) -> Manifest {
+fn manifest(config: &Config, (plugin, data, model): (&Plugin, &Dataset, &ModelConfig), started: &Started) -> Manifest {
     Manifest {
         format: 0,
         gauntlet: env!("CARGO_PKG_VERSION").into(),
@@ -217,6 +254,7 @@ fn manifest(config: &Config, plugin: &Plugin, data: &Dataset, model: &ModelConfi
         skipped: vec![],
         ema_updated: false,
         seq_len: config.data.seq_len,
+        micro_batch_size: started.micro_batch_size,
         seed: config.run.seed,
         model: model.clone(),
         optimizer: OptimizerInfo {
@@ -229,7 +267,17 @@ fn manifest(config: &Config, plugin: &Plugin, data: &Dataset, model: &ModelConfi
         tokenizer: data.tokenizer().map(|tokenizer| tokenizer.name.clone()),
         evaluate_at: "params".into(),
         validation_loss: None,
-        identity: identity(config, model, data, plugin),
+        identity: identity(config, model, data, plugin, started.micro_batch_size),
+        machine: Machine { device: started.device.clone(), processor: processor(), threads: started.threads },
+        changes: vec![],
         files: BTreeMap::new(),
+        checksum: String::new(),
     }
+}
+
+/// The processor's model, as the system names it.
+fn processor() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    name.map_or_else(|| std::env::consts::ARCH.to_owned(), |(_, name)| name.trim().to_owned())
 }

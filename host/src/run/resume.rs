@@ -1,22 +1,25 @@
 //! Where a run begins: at its start, or at a checkpoint, with everything restored or not at all.
 
+use super::fit;
 use super::folder::Place;
-use super::identity;
+use super::identity::{self, Allowed};
 use super::prepare::Prepared;
 use crate::error::{Exit, Fault, Result};
 use crate::events::Event;
-use crate::sinks::checkpoint::{self, Checkpoint};
+use crate::sinks::checkpoint::{self, Change, Checkpoint};
+use crate::sinks::say;
 use crate::trainer::Resumed;
 use std::path::{Path, PathBuf};
-use tch::Tensor;
 
 /// Where a run begins.
 #[derive(Clone, Debug, Default)]
 pub struct Resume {
     /// What was asked for.
     pub from: From,
-    /// Configuration keys, or sections, that may differ from the checkpoint's.
-    pub allow_change: Vec<String>,
+    /// What may differ from the checkpoint's run.
+    pub allowed: Allowed,
+    /// Whether values that are not finite are taken as well.
+    pub nonfinite: bool,
 }
 
 /// A checkpoint to begin at.
@@ -39,24 +42,39 @@ impl std::str::FromStr for From {
     }
 }
 
+/// What restoring a checkpoint changed in the run.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Restored {
+    /// Keys of the identity that the user let change.
+    changes: Vec<Change>,
+    /// What may make the run's bits differ from those of a run that was not stopped.
+    inexact: Vec<String>,
+}
+
 impl Resume {
     /// The run's folder and the checkpoint to begin at.
     ///
     /// # Errors
     ///
-    /// A folder in the way ([`Exit::Usage`]); a checkpoint that was named and is missing or damaged, or that is not
-    /// the newest of the folder it lies in ([`Exit::Checkpoint`]).
+    /// A folder in the way ([`Exit::Usage`]); a checkpoint that was named and is missing or damaged, or that is not the
+    /// newest of the folder it lies in; a folder whose checkpoints are all damaged ([`Exit::Checkpoint`]).
     pub(super) fn open(&self, dir: &Path) -> Result<(Place, Option<Checkpoint>)> {
         match &self.from {
             From::Start => Ok((Place::new(dir)?, None)),
             From::Auto if !dir.exists() => Ok((Place::new(dir)?, None)),
             From::Auto => {
                 let (latest, damaged) = checkpoint::latest(&dir.join("checkpoints"))?;
-                damaged.iter().for_each(|fault| eprintln!("warning: passed over: {fault}"));
-                Ok((Place::existing(dir), latest))
+                damaged.iter().for_each(|(_, fault)| say(&format!("warning: passed over: {fault}")));
+                if latest.is_none() && !damaged.is_empty() {
+                    return Err(all_damaged(dir, damaged.len()));
+                }
+                Ok((Place::existing(dir, damaged.into_iter().map(|(path, _)| path).collect()), latest))
             }
             From::Path(path) => {
-                let checkpoint = Checkpoint::open(path)?;
+                let checkpoint = Checkpoint::open(path).map_err(|mut fault| {
+                    fault.exit = Exit::Checkpoint;
+                    fault
+                })?;
                 checkpoint.verify()?;
                 Ok((place_for(&checkpoint, dir)?, Some(checkpoint)))
             }
@@ -68,12 +86,22 @@ impl Resume {
     /// # Errors
     ///
     /// What differs from the checkpoint's run ([`Exit::Checkpoint`]); a state that does not fit.
-    pub(super) fn restore(&self, checkpoint: &Checkpoint, prepared: &mut Prepared) -> Result<(), Vec<Fault>> {
+    pub(super) fn restore(&self, checkpoint: &Checkpoint, prepared: &mut Prepared) -> Result<Restored, Vec<Fault>> {
         let manifest = &checkpoint.manifest;
-        identity::compare(&manifest.identity, &prepared.manifest.identity, &self.allow_change)?;
         let one = |fault: Fault| vec![fault];
-        restore_tensors(checkpoint, prepared).map_err(one)?;
-        prepared.trainer.load_optimizer(&checkpoint.optimizer().map_err(one)?).map_err(one)?;
+        let other_tensors = fit::differences(checkpoint, prepared).map_err(one)?;
+        let compared = identity::compare(&manifest.identity, &prepared.manifest.identity, &self.allowed);
+        let mut changes = match (compared, other_tensors.is_empty()) {
+            (compared, false) => return Err(fit::other_model(compared.err().unwrap_or_default(), other_tensors)),
+            (compared, true) => compared?,
+        };
+        changes.iter_mut().for_each(|change| change.step = manifest.step);
+        fit::check_changes(&changes, checkpoint, &self.allowed).map_err(one)?;
+        fit::restore_tensors(checkpoint, prepared, self.nonfinite).map_err(one)?;
+        if !self.allowed.reset_optimizer {
+            let state = checkpoint.optimizer().map_err(one)?;
+            prepared.trainer.load_optimizer(&state).map_err(|fault| vec![fit::unfit_state(fault, checkpoint)])?;
+        }
         prepared.trainer.resume(Resumed {
             step: manifest.step,
             part: manifest.part,
@@ -81,11 +109,12 @@ impl Resume {
             skipped: manifest.skipped.clone(),
             validation_loss: manifest.validation_loss,
         });
-        Ok(())
+        prepared.manifest.changes = [manifest.changes.clone(), changes.clone()].concat();
+        Ok(Restored { inexact: fit::inexact(manifest, &prepared.manifest), changes })
     }
 
-    /// Says where the run goes on.
-    pub(super) fn announce(&self, checkpoint: Option<&Checkpoint>, emit: &mut dyn FnMut(Event)) {
+    /// Says where the run goes on, and what is not as it was.
+    pub(super) fn announce(&self, checkpoint: Option<&Checkpoint>, restored: &Restored, emit: &mut dyn FnMut(Event)) {
         let Some(Checkpoint { manifest, path, .. }) = checkpoint else {
             if self.from == From::Auto {
                 let (step, checkpoint) = (0, String::new());
@@ -101,7 +130,23 @@ impl Resume {
             line_search_tokens: tokens("line_search"),
             flops: manifest.flops,
         });
+        let mut warn = |message| emit(Event::Log { level: "warn".into(), message });
+        for Change { key, saved, now, .. } in &restored.changes {
+            warn(format!("resumed with a change: `{key}`: {} to {}", identity::shown(saved), identity::shown(now)));
+        }
+        if self.allowed.reset_optimizer {
+            warn("resumed with the optimizer's state at its beginning".into());
+        }
+        if !restored.inexact.is_empty() {
+            warn(format!("the run goes on, but not bit for bit as it would have: {}", restored.inexact.join("; ")));
+        }
     }
+}
+
+fn all_damaged(dir: &Path, count: usize) -> Fault {
+    Fault::new(Exit::Checkpoint, format!("`{}` holds no whole checkpoint", dir.join("checkpoints").display()))
+        .found(format!("{count} damaged"))
+        .hint("begin a run of its own with `--set run.dir=DIR`")
 }
 
 /// A checkpoint of the run's own folder goes on there, if it is the newest; one of another run begins a new folder.
@@ -113,44 +158,11 @@ fn place_for(checkpoint: &Checkpoint, dir: &Path) -> Result<Place> {
     }
     let at = (checkpoint.manifest.step, checkpoint.manifest.part);
     match checkpoint::list(&folder)?.into_iter().find(|found| found.at > at) {
-        None => Ok(Place::existing(dir)),
+        None => Ok(Place::existing(dir, vec![])),
         Some(newer) => {
             Err(Fault::new(Exit::Checkpoint, format!("`{}` is not the newest checkpoint", checkpoint.path.display()))
                 .found(format!("`{}`", newer.path.display()))
                 .hint("begin a run of its own with `--set run.dir=DIR`, or remove the newer ones"))
         }
-    }
-}
-
-fn restore_tensors(checkpoint: &Checkpoint, prepared: &Prepared) -> Result<()> {
-    let mut session = prepared.session.lock();
-    let names: Vec<String> = session.specs().iter().map(|spec| spec.name.clone()).collect();
-    let device = session.backend.facts().device;
-    let params = checkpoint.tensors("params", &names, device)?;
-    let ema = if checkpoint.has("ema") { Some(checkpoint.tensors("ema", &names, device)?) } else { None };
-    for (tensor, spec) in params.iter().chain(ema.iter().flatten()).zip(session.specs().iter().cycle()) {
-        check_tensor(checkpoint, tensor, spec)?;
-    }
-    tch::no_grad(|| session.replace_params(|index, param| param.copy_(&params[index])));
-    let backend = &mut session.backend;
-    backend.streams = checkpoint.streams();
-    backend.earlier_flops = checkpoint.manifest.flops;
-    if let (Some(average), Some(saved)) = (backend.ema.as_mut(), &ema) {
-        average.resume(saved, checkpoint.manifest.ema_updated);
-    }
-    Ok(())
-}
-
-/// A tensor of the checkpoint has the model's shape and only finite values.
-fn check_tensor(checkpoint: &Checkpoint, tensor: &Tensor, spec: &gauntlet_plugin_api::ParamSpec) -> Result<()> {
-    let shape: Vec<usize> = tensor.size().iter().map(|size| *size as usize).collect();
-    let what = format!("`{}`: `{}`", checkpoint.path.display(), spec.name);
-    if shape != spec.shape {
-        let fault = Fault::new(Exit::Checkpoint, format!("{what} has another shape"));
-        return Err(fault.found(format!("{shape:?}")).expected(format!("{:?}", spec.shape)));
-    }
-    match bool::try_from(tensor.isfinite().all()) {
-        Ok(true) => Ok(()),
-        _ => Err(Fault::new(Exit::Checkpoint, format!("{what} holds values that are not finite"))),
     }
 }

@@ -1,8 +1,9 @@
 //! When a checkpoint is due, and what goes into it.
 
+use super::fit::is_finite;
 use super::prepare::Prepared;
 use crate::config;
-use crate::error::Result;
+use crate::error::{Exit, Fault, Result};
 use crate::events::Event;
 use crate::sinks::checkpoint::{self, Checkpoint, Manifest, TensorLists};
 use crate::trainer::Progress;
@@ -50,17 +51,36 @@ impl Saving {
         if self.at == Some(at) {
             return Ok(());
         }
-        let started = Instant::now();
-        let (manifest, lists) = content(prepared)?;
-        let step = manifest.step;
-        let state = prepared.trainer.optimizer().save()?;
-        let (path, bytes) = checkpoint::save(&self.folder, manifest, &lists, &state)?;
+        let (started, step) = (Instant::now(), at.0);
+        emit(Event::Checkpointing { step });
+        let written = self.write(prepared).inspect_err(|fault| {
+            emit(Event::CheckpointFailed { step, reason: fault.to_string() });
+        });
+        let (path, bytes) = written?;
         let seconds = started.elapsed().as_secs_f64();
         emit(Event::Checkpoint { step, path: path.display().to_string(), bytes, seconds });
-        checkpoint::rotate(&self.folder, self.policy.keep, &path)?;
-        (self.newest, self.at, self.last) = (Some(path), Some(at), Instant::now());
-        Ok(())
+        (self.newest, self.at, self.last) = (Some(path.clone()), Some(at), Instant::now());
+        checkpoint::rotate(&self.folder, self.policy.keep, &path)
     }
+
+    fn write(&self, prepared: &Prepared) -> Result<(PathBuf, u64)> {
+        let (manifest, lists) = content(prepared)?;
+        check_finite(&lists)?;
+        let state = prepared.trainer.optimizer().save()?;
+        checkpoint::save(&self.folder, manifest, &lists, &state)
+    }
+}
+
+/// What is not finite is never committed, also where no step has checked it: in the middle of a long one, or in the
+/// parameters that a plugin wants to be evaluated at.
+fn check_finite(lists: &TensorLists) -> Result<()> {
+    for (list, tensors) in lists {
+        if let Some((name, _)) = tensors.iter().find(|(_, tensor)| !is_finite(tensor)) {
+            let what = format!("no checkpoint is written: `{name}` of `{list}` holds values that are not finite");
+            return Err(Fault::new(Exit::NonFinite, what));
+        }
+    }
+    Ok(())
 }
 
 /// The manifest and the lists of tensors at this point of the run. The tensors alias the run's own.

@@ -6,5 +6,5 @@ mod progress;
 mod record;
 
 pub use metrics::Metrics;
-pub use progress::Progress;
+pub use progress::{Progress, say};
 pub use record::Record;

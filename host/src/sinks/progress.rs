@@ -4,7 +4,7 @@ use crate::error::printable;
 use crate::events::{Event, Finished, Started, Step};
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 use std::collections::VecDeque;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 /// Least time between plain lines.
@@ -53,6 +53,9 @@ impl Progress {
                 self.line(&format!("step {} skipped: {}", step + 1, printable(reason)))
             }
             Event::Log { level, message } => self.line(&format!("{level}: {}", printable(message))),
+            // What failed is the error that the run ends with.
+            Event::Evaluating { .. } | Event::Checkpointing { .. } | Event::CheckpointFailed { .. } => {}
+            Event::NonFinite { .. } => {}
             Event::Checkpoint { path, bytes, .. } => {
                 self.line(&format!("checkpoint {} ({:.1} MB)", printable(path), *bytes as f64 / 1e6));
             }
@@ -94,7 +97,7 @@ impl Progress {
         } else if self.last_plain.is_none_or(|last| last.elapsed() >= PLAIN_INTERVAL) {
             self.last_plain = Some(Instant::now());
             let of = self.max_steps.map(|steps| format!("/{steps}")).unwrap_or_default();
-            eprintln!("step {}{of} {message}", step.step);
+            say(&format!("step {}{of} {message}", step.step));
         }
     }
 
@@ -121,13 +124,13 @@ impl Progress {
         }
         let loss = finished.validation_loss.map(|loss| format!(", validation loss {loss:.4}")).unwrap_or_default();
         let took = HumanDuration(Duration::from_secs_f64(finished.seconds));
-        eprintln!("finished: {} steps in {took}{loss} ({})", finished.step, finished.reason);
+        say(&format!("finished: {} steps in {took}{loss} ({})", finished.step, finished.reason));
     }
 
     fn line(&self, text: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("{text}")),
-            None => eprintln!("{text}"),
+            Some(bar) => bar.suspend(|| say(text)),
+            None => say(text),
         }
     }
 }
@@ -136,6 +139,12 @@ impl Default for Progress {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// Writes a line to standard error. Whether anyone still reads it is not the run's affair: a terminal that is gone or a
+/// pipe that is closed must not end it.
+pub fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// 1234567 as 1,234,567.

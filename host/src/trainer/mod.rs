@@ -11,15 +11,17 @@ pub use schedule::multiplier;
 pub use transaction::{Policy, Snapshot};
 
 use crate::curvature::{Streams, TorchSession};
-use crate::error::Result;
+use crate::data::Dataset;
+use crate::error::{Exit, Result};
 use crate::events::{Evaluated, Event, Step};
 use crate::plugin::PluginOptimizer;
-use gauntlet_plugin_abi::{LogLevel, Purpose};
-use gauntlet_plugin_api::backend::{Outcome, SavedState, StepResult};
+use gauntlet_plugin_abi::{Capability, LogLevel, Purpose};
+use gauntlet_plugin_api::backend::{Outcome, SavedState};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tch::Tensor;
-use transaction::Transactions;
+use transaction::{Done, Transactions};
 
 /// Where a run ends. At least one is set.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -94,6 +96,15 @@ pub struct Options {
     pub schedule: Box<dyn Fn(f64) -> f64>,
     /// Metrics that the plugin declares.
     pub metrics: BTreeSet<String>,
+    /// The training data, for the time that reading them takes.
+    pub data: Arc<Dataset>,
+}
+
+/// What one step has spent.
+struct Spent {
+    calls: BTreeMap<String, u64>,
+    calls_time: Duration,
+    data_time: Duration,
 }
 
 /// Metrics of every run, which no plugin has to declare.
@@ -109,8 +120,11 @@ pub struct Trainer {
     part: u64,
     validation_loss: Option<f64>,
     step_started: Option<Instant>,
-    /// Time of all calls before the step in progress.
+    /// Time of all calls, and of reading data, before the step in progress.
     call_time: Duration,
+    data_time: Duration,
+    /// Calls by kind before the step in progress.
+    calls: BTreeMap<Capability, u64>,
     undeclared: BTreeSet<String>,
 }
 
@@ -129,6 +143,8 @@ impl Trainer {
             validation_loss: None,
             step_started: None,
             call_time: Duration::ZERO,
+            data_time: Duration::ZERO,
+            calls: BTreeMap::new(),
             undeclared: BTreeSet::new(),
         }
     }
@@ -182,11 +198,12 @@ impl Trainer {
     ///
     /// A failed step beyond the policy; its values are neither evaluated nor to be saved.
     pub fn advance(&mut self, emit: &mut dyn FnMut(Event)) -> Result<Progress> {
-        if let Some(end) = self.end() {
+        // A step that has begun is finished, also where its tokens are the last.
+        if let Some(end) = self.end().filter(|_| self.part == 0) {
             return Ok(Progress::End(end));
         }
         let started = *self.step_started.get_or_insert_with(Instant::now);
-        let Some(result) = self.transactions.advance(&mut self.optimizer, self.step, emit)? else {
+        let Some(done) = self.transactions.advance(&mut self.optimizer, self.step, emit)? else {
             self.part = if self.transactions.before().is_some() { self.part + 1 } else { 0 };
             return Ok(Progress::Part);
         };
@@ -194,7 +211,7 @@ impl Trainer {
         self.part = 0;
         self.step += 1;
         update_ema(self.session);
-        self.report(result, started, emit);
+        self.report(done, started, emit);
         let (every, end) = (self.options.eval_every, self.end());
         if (every > 0 && self.step.is_multiple_of(every)) || end.is_some() {
             self.evaluate(emit)?;
@@ -202,7 +219,8 @@ impl Trainer {
         Ok(self.end().map_or(Progress::Step, Progress::End))
     }
 
-    fn end(&self) -> Option<End> {
+    /// Why the run ends here, if it does.
+    pub fn end(&self) -> Option<End> {
         let Ends { max_steps, max_tokens, target_loss } = self.options.ends;
         let reached = |limit: Option<u64>, value: u64| limit.is_some_and(|limit| value >= limit);
         let target = target_loss.zip(self.validation_loss).is_some_and(|(target, loss)| loss <= target);
@@ -222,17 +240,17 @@ impl Trainer {
         state.backend.streams.drawn(purpose) * state.backend.problem().seq_len() as u64
     }
 
-    fn report(&mut self, result: StepResult, started: Instant, emit: &mut dyn FnMut(Event)) {
-        let (metrics, logs, flops, unit, call_time) = {
+    fn report(&mut self, Done { result, param_norm }: Done, started: Instant, emit: &mut dyn FnMut(Event)) {
+        let (metrics, logs, flops, unit) = {
             let mut state = self.session.lock();
             let mut metrics = std::mem::take(&mut state.backend.metrics);
             metrics.extend(result.metrics);
             let logs = std::mem::take(&mut state.backend.logs);
             let backend = &state.backend;
             let unit = 3.0 * backend.problem().forward_flops(backend.facts().batch_size);
-            (metrics, logs, backend.flops(), unit, backend.calls.values().map(|count| count.time).sum())
+            (metrics, logs, backend.flops(), unit)
         };
-        let calls_before = std::mem::replace(&mut self.call_time, call_time);
+        let spent = self.spent();
         logs.into_iter().for_each(|(level, message)| emit(log(level, message)));
         let metrics = self.declared(metrics, emit);
         emit(Event::Step(Step {
@@ -244,13 +262,35 @@ impl Trainer {
             flops,
             gradient_equivalents: if unit > 0.0 { flops / unit } else { 0.0 },
             seconds: started.elapsed().as_secs_f64(),
-            call_seconds: call_time.saturating_sub(calls_before).as_secs_f64(),
+            call_seconds: spent.calls_time.as_secs_f64(),
+            data_seconds: spent.data_time.as_secs_f64(),
+            param_norm,
+            calls: spent.calls,
             rejected: match result.outcome {
                 Outcome::Rejected(reason) => Some(reason),
                 _ => None,
             },
             metrics,
         }));
+    }
+
+    /// What the step that ends now has spent: the differences to the end of the one before.
+    fn spent(&mut self) -> Spent {
+        let state = self.session.lock();
+        let counts = &state.backend.calls;
+        let call_time: Duration = counts.values().map(|count| count.time).sum();
+        let calls: BTreeMap<Capability, u64> = counts.iter().map(|(call, count)| (*call, count.calls)).collect();
+        let data_time = self.options.data.read_time();
+        let before = std::mem::replace(&mut self.calls, calls);
+        let new = |(call, count): (&Capability, &u64)| {
+            let new = count - before.get(call).copied().unwrap_or(0);
+            (new > 0).then(|| (call.name(), new))
+        };
+        Spent {
+            calls: self.calls.iter().filter_map(new).collect(),
+            calls_time: call_time.saturating_sub(std::mem::replace(&mut self.call_time, call_time)),
+            data_time: data_time.saturating_sub(std::mem::replace(&mut self.data_time, data_time)),
+        }
     }
 
     /// The metrics that may be exported; each undeclared one is named once.
@@ -273,12 +313,18 @@ impl Trainer {
     /// Evaluates at the plugin's own parameters, else at the average, else at the parameters.
     fn evaluate(&mut self, emit: &mut dyn FnMut(Event)) -> Result<()> {
         let Some(evaluator) = &self.options.evaluator else { return Ok(()) };
-        let started = Instant::now();
+        let (started, step) = (Instant::now(), self.step);
+        emit(Event::Evaluating { step });
         let (at, params) = self.evaluation_params()?;
-        let loss = evaluator.loss(&params)?;
+        let loss = evaluator.loss(&params).inspect_err(|fault| {
+            if fault.exit == Exit::NonFinite {
+                emit(Event::NonFinite { step, place: "validation".into() });
+            }
+        })?;
         self.validation_loss = Some(loss);
         let (tokens, seconds) = (evaluator.tokens(), started.elapsed().as_secs_f64());
-        emit(Event::Evaluated(Evaluated { step: self.step, loss, tokens, at: at.into(), seconds }));
+        let bits_per_byte = evaluator.bits_per_byte(loss);
+        emit(Event::Evaluated(Evaluated { step, loss, bits_per_byte, tokens, at: at.into(), seconds }));
         Ok(())
     }
 

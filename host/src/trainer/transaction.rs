@@ -109,15 +109,14 @@ impl Transactions {
         optimizer: &mut PluginOptimizer,
         step: u64,
         emit: &mut dyn FnMut(Event),
-    ) -> Result<Option<StepResult>> {
+    ) -> Result<Option<Done>> {
         if self.before.is_none() {
             self.begin(optimizer, step)?;
         }
-        let outcome = part(optimizer, step);
-        match outcome {
-            Ok(Some(result)) => {
+        match part(optimizer, step, emit) {
+            Ok(Some(done)) => {
                 self.before = None;
-                Ok(Some(result))
+                Ok(Some(done))
             }
             Ok(None) => Ok(None),
             Err(fault) => self.recover(optimizer, step, fault, emit).map(|()| None),
@@ -193,40 +192,69 @@ impl Transactions {
 /// Repeats a step that was good before.
 fn repeat(optimizer: &mut PluginOptimizer, step: u64) -> Result<()> {
     optimizer.session().lock().take_params_written();
-    while part(optimizer, step)?.is_none() {}
+    while part(optimizer, step, &mut drop)?.is_none() {}
     super::update_ema(optimizer.session());
     Ok(())
 }
 
+/// A step that ended as it should.
+#[derive(Debug)]
+pub(super) struct Done {
+    /// What the plugin reported.
+    pub result: StepResult,
+    /// Norm of the parameters after it; `None` where it was rejected, or the norm is beyond all numbers.
+    pub param_norm: Option<f64>,
+}
+
 /// Runs one part of a step and, at the step's end, checks what it left. `None` when the step goes on.
-fn part(optimizer: &mut PluginOptimizer, step: u64) -> Result<Option<StepResult>> {
+fn part(optimizer: &mut PluginOptimizer, step: u64, emit: &mut dyn FnMut(Event)) -> Result<Option<Done>> {
     let session = optimizer.session();
     session.lock().backend.step = step;
-    let result = optimizer.step(step)?;
+    let mut nonfinite = |place: &str| emit(Event::NonFinite { step, place: place.into() });
+    let result = optimizer.step(step).inspect_err(|fault| {
+        if fault.exit == Exit::NonFinite {
+            nonfinite("plugin");
+        }
+    })?;
     let name = optimizer.name();
+    if result.metrics.iter().any(|(name, value)| name == "gradient_norm" && !value.is_finite()) {
+        nonfinite("gradient");
+    }
     match &result.outcome {
         Outcome::More => Ok(None),
         Outcome::Rejected(_) if session.lock().take_params_written() => {
             let what = format!("plugin `{name}`: step {} was rejected, yet wrote to the parameters", step + 1);
             Err(Fault::new(Exit::Plugin, what).hint("write to them only when the step is accepted"))
         }
-        Outcome::Rejected(_) => Ok(Some(result)),
+        Outcome::Rejected(_) => Ok(Some(Done { result, param_norm: None })),
         Outcome::Finished if !result.loss.is_finite() => {
+            nonfinite("loss");
             let what = format!("plugin `{name}`: the loss of step {} is not finite", step + 1);
             Err(Fault::new(Exit::NonFinite, what).found(result.loss))
         }
-        Outcome::Finished => check_finite(session, name, step).map(|()| Some(result)),
+        Outcome::Finished => {
+            let norm = finite_norm(session, name, step).inspect_err(|_| nonfinite("params"))?;
+            Ok(Some(Done { result, param_norm: norm }))
+        }
     }
 }
 
-fn check_finite(session: &'static TorchSession, plugin: &str, step: u64) -> Result<()> {
+/// The norm of the parameters, whose one pass also tells that all of them are finite.
+fn finite_norm(session: &'static TorchSession, plugin: &str, step: u64) -> Result<Option<f64>> {
     let mut state = session.lock();
     let specs = state.specs().to_vec();
     let (backend, params) = state.backend_and_params();
-    let counts = backend.reduce(ListReduction::NON_FINITE, &params, &[]);
-    let counts = counts.map_err(|error| Fault::new(Exit::Internal, error.to_string()))?;
-    match specs.iter().zip(counts).find(|(_, count)| *count > 0.0) {
-        None => Ok(()),
+    let over_all = |kind| {
+        let values = backend.reduce(kind, &params, &[]);
+        values.map_err(|error| Fault::new(Exit::Internal, error.to_string()))
+    };
+    let norm = over_all(ListReduction::SQUARED_NORM)?.iter().sum::<f64>().sqrt();
+    if norm.is_finite() {
+        return Ok(Some(norm));
+    }
+    // Finite f64 values may have squares that are not.
+    match specs.iter().zip(over_all(ListReduction::NON_FINITE)?).find(|(_, count)| *count > 0.0) {
+        None => Ok(None),
         Some((spec, count)) => {
             let what =
                 format!("plugin `{plugin}`: step {} left values in `{}` that are not finite", step + 1, spec.name);

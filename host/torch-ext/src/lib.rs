@@ -1,12 +1,16 @@
 //! The few calls of libtorch that tch does not bind, behind safe functions.
 //!
 //! All C++ of the host and the `unsafe` that reaches it live in this crate: `src/shim.cpp` catches every exception
-//! and hands it back as text, `src/ffi.rs` declares it, and the other modules are ordinary Rust.
+//! and hands it back as text, `src/kernels.cpp` has loops over rows, `src/ffi.rs` declares both, and the other modules are
+//! ordinary Rust.
 
 mod ffi;
 mod forward;
+pub mod kernels;
 
 pub use forward::ForwardLevel;
+
+use tch::Tensor;
 
 /// An error of libtorch, in its own words without the C++ backtrace.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +59,21 @@ pub fn deterministic_algorithms() -> bool {
     ffi::deterministic_algorithms()
 }
 
+/// `x W^T` for `x [N, in]` and `W [out, in]`, plus `sum [N, out]` if there is one, by oneDNN, which takes fewer cycles on
+/// many processors than the library behind libtorch's `mm`. Builds no autograd graph.
+///
+/// # Errors
+/// Tensors other than `Float` on the CPU, shapes that do not fit.
+pub fn linear(x: &Tensor, weight: &Tensor, sum: Option<&Tensor>) -> Result<Tensor, ShimError> {
+    ffi::linear(x, weight, sum)
+}
+
+/// Lets the allocator keep up to `total` bytes of freed memory, of pieces of at most `largest`, for the next tensors,
+/// instead of giving it back to the system and asking for it again, page by page, many times in a step.
+pub fn keep_freed_memory(largest: i32, total: i32) {
+    ffi::keep_freed_memory(largest, total);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,6 +81,22 @@ mod tests {
     #[test]
     fn the_version_is_the_one_that_tch_is_written_for() {
         assert!(libtorch_version().starts_with("2.13."), "{}", libtorch_version());
+    }
+
+    #[test]
+    fn linear_layers_are_those_of_libtorch() {
+        let matrix = |rows: i64, seed: f64| {
+            let count = tch::Tensor::arange(rows * 48, (tch::Kind::Float, tch::Device::Cpu));
+            ((count + seed) * 1.7).sin().view([rows, 48])
+        };
+        let (x, weight) = (matrix(33, 1.0), matrix(65, 2.0));
+        let expected = x.mm(&weight.tr());
+        let sum = expected.ones_like();
+        assert!(linear(&x, &weight, None).unwrap().allclose(&expected, 1e-5, 1e-5, false));
+        assert!(linear(&x, &weight, Some(&sum)).unwrap().allclose(&(&expected + 1.0), 1e-5, 1e-5, false));
+        let back = linear(&expected, &weight.tr(), None).unwrap();
+        assert!(back.allclose(&expected.mm(&weight), 1e-5, 1e-4, false));
+        assert!(linear(&x, &weight.tr(), None).is_err());
     }
 
     #[test]

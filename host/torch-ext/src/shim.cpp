@@ -8,7 +8,11 @@
 #include <cstring>
 #include <exception>
 
+#include <malloc.h>
+
 #include <ATen/Context.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/core/Tensor.h>
 #include <torch/csrc/autograd/forward_grad.h>
 #include <torch/headeronly/version.h>
 
@@ -26,6 +30,18 @@ char* guarded(Body body) noexcept {
   } catch (...) {
     return strdup("an exception of an unknown type");
   }
+}
+
+// oneDNN's linear layer with what may be fused to its end, as libtorch registers it.
+using Linear = at::Tensor(const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>&, std::string_view,
+                          c10::List<std::optional<at::Scalar>>, std::optional<std::string_view>);
+using LinearBinary = at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                                const std::optional<at::Tensor>&, std::string_view);
+
+template <typename Signature>
+const auto& operation(const char* name, const char* overload) {
+  static const auto found = c10::Dispatcher::singleton().findSchemaOrThrow(name, overload).typed<Signature>();
+  return found;
 }
 
 }  // namespace
@@ -46,6 +62,24 @@ char* gauntlet_forward_level_exit(std::uint64_t level) {
 
 char* gauntlet_set_deterministic_algorithms(bool enabled) {
   return guarded([&] { at::globalContext().setDeterministicAlgorithms(enabled, /*warn_only=*/false); });
+}
+
+// *out = x weight^T, plus `sum` where it is not null.
+char* gauntlet_linear(const at::Tensor* x, const at::Tensor* weight, const at::Tensor* sum, at::Tensor** out) {
+  return guarded([&] {
+    if (sum == nullptr) {
+      const auto& linear = operation<Linear>("mkldnn::_linear_pointwise", "");
+      *out = new at::Tensor(linear.call(*x, *weight, std::nullopt, "none", c10::List<std::optional<at::Scalar>>(), ""));
+    } else {
+      const auto& linear = operation<LinearBinary>("mkldnn::_linear_pointwise", "binary");
+      *out = new at::Tensor(linear.call(*x, *sum, *weight, std::nullopt, "add"));
+    }
+  });
+}
+
+void gauntlet_keep_freed_memory(std::int32_t largest, std::int32_t total) {
+  mallopt(M_MMAP_THRESHOLD, largest);
+  mallopt(M_TRIM_THRESHOLD, total);
 }
 
 bool gauntlet_deterministic_algorithms() { return at::globalContext().deterministicAlgorithms(); }

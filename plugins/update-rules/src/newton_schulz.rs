@@ -93,7 +93,7 @@ impl NewtonSchulz {
         let triples: Vec<[f64; 3]> = (0..self.steps).map(|index| self.coefficients.triple(index)).collect();
         let mut rest = triples.as_slice();
         while !rest.is_empty() {
-            let (now, later) = rest.split_at(if side.is_long { safe_count(rest, x.dtype()?) } else { 1 });
+            let (now, later) = rest.split_at(if side.is_long { safe_count(rest) } else { 1 });
             let product = side.product(side.gram(&x)?, now)?;
             x = side.multiply(&product, &x)?;
             rest = later;
@@ -102,17 +102,16 @@ impl NewtonSchulz {
     }
 }
 
-/// How many iterations can run on A in a row, at least 1. Each update of A multiplies its smallest eigenvalues by a^2.
-/// Rounding makes some that should be 0 negative, and the polynomials drive these away from 0 without bound: they have to
-/// stay small until A is made anew from X.
-fn safe_count(triples: &[[f64; 3]], dtype: DType) -> usize {
-    const SMALL: f64 = 1e-2;
-    let rounding = if dtype == DType::F64 { f64::EPSILON } else { f64::from(f32::EPSILON) };
-    let growth = triples.iter().scan(rounding, |growth, [a, ..]| {
+/// How many iterations can run on A in a row, at least 1. Each update of A multiplies its smallest eigenvalues, and with
+/// them the rounding errors of A, by a^2. An eigenvalue that should be 0 becomes negative so, and the polynomials drive it
+/// away from 0 without bound: it has to stay small, in f32 too, until A is made anew from X.
+fn safe_count(triples: &[[f64; 3]]) -> usize {
+    const MAX_GROWTH: f64 = 1e5;
+    let growth = triples.iter().scan(1.0, |growth, [a, ..]| {
         *growth *= a * a;
         Some(*growth)
     });
-    triples.len().min(1 + growth.take_while(|growth| *growth < SMALL).count())
+    triples.len().min(1 + growth.take_while(|growth| *growth < MAX_GROWTH).count())
 }
 
 /// The shorter side of the matrices of a batch.

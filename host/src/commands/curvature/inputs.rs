@@ -67,7 +67,7 @@ pub struct Anchor {
 
 impl Anchor {
     pub fn open(args: &Args) -> Result<Self> {
-        run::set_threads(args.threads);
+        run::set_up_libtorch(args.threads);
         let checkpoint = Checkpoint::open(&args.checkpoint)?;
         let kind = run::kind(match args.dtype {
             DtypeChoice::F32 => Dtype::F32,

@@ -5,7 +5,7 @@
 //! `[T, T]` matrix of all heads is ever held.
 
 use super::linear::Flops;
-use super::norm::{Normed, bias_cotangent};
+use super::norm::Normed;
 use super::sink::Sink;
 use super::{Anchor, Shape, Tangents};
 use crate::model::{BlockPlaces, NormPlaces};
@@ -46,9 +46,9 @@ enum Weights {
 }
 
 impl Attention {
-    /// The values at the anchor, and the output `[N, width]`.
-    pub fn forward(anchor: &Anchor, at: &BlockPlaces<usize>, shape: &Shape, x: &Tensor) -> (Self, Tensor) {
-        let project = |param: usize| anchor.flops.forward(x, anchor.param(param));
+    /// The values at the anchor; the output `[N, width]` is added to `residual`.
+    pub fn forward(anchor: &Anchor, at: &BlockPlaces<usize>, shape: &Shape, x: &Tensor, residual: &mut Tensor) -> Self {
+        let project = |param: usize| anchor.flops.forward(x, anchor.param(param), None);
         let (q, k, v) = (project(at.q), project(at.k), project(at.v));
         let normed = |x: &Tensor, at: NormPlaces<usize>| {
             Normed::layer(x, anchor.param(at.weight), anchor.param(at.bias), anchor.config().norm_eps)
@@ -62,8 +62,8 @@ impl Attention {
         let (q, k, v) = (shape.split_q(&q), shape.split_rotated(&k), shape.split(&v));
         let (out, weights) = attend(&anchor.flops, &shape, &q, &k, &v);
         let merged = shape.merge(&out, shape.heads);
-        let output = anchor.flops.forward(&merged, anchor.param(at.o));
-        (Self { shape, norms, q, k, v, out, weights, merged }, output)
+        *residual = anchor.flops.forward(&merged, anchor.param(at.o), Some(residual));
+        Self { shape, norms, q, k, v, out, weights, merged }
     }
 
     /// The tangent of the output for that of the input `x`.
@@ -138,8 +138,8 @@ impl Attention {
         let mut k = shape.merge_rotated(&k);
         let v = shape.merge(&v, shape.kv_heads);
         if let (Some([q_norm, k_norm]), Some([q_at, k_at])) = (&self.norms, at.qk_norm) {
-            q = through_layer_norm(anchor, q_norm, q_at, &q, sink);
-            k = through_layer_norm(anchor, k_norm, k_at, &k, sink);
+            q = anchor.norm_pullback(q_norm, q_at.weight, Some(q_at.bias), &q, None, sink);
+            k = anchor.norm_pullback(k_norm, k_at.weight, Some(k_at.bias), &k, None, sink);
         }
         [(at.q, &q), (at.k, &k), (at.v, &v)]
             .into_iter()
@@ -261,22 +261,6 @@ fn joined(mut chunks: Vec<Tensor>) -> Option<Tensor> {
 /// The sum over the last dimension, which stays.
 fn last_sum(x: &Tensor) -> Tensor {
     x.sum_dim_intlist([-1_i64].as_slice(), true, None::<Kind>)
-}
-
-fn through_layer_norm(
-    anchor: &Anchor,
-    norm: &Normed,
-    at: NormPlaces<usize>,
-    dy: &Tensor,
-    sink: &mut dyn Sink,
-) -> Tensor {
-    if sink.wants(at.weight) {
-        sink.vector(at.weight, norm.weight_cotangent(dy));
-    }
-    if sink.wants(at.bias) {
-        sink.vector(at.bias, bias_cotangent(dy));
-    }
-    norm.pullback(dy, anchor.param(at.weight))
 }
 
 impl Shape {

@@ -23,11 +23,9 @@ impl Block {
     pub fn forward(anchor: &Anchor, at: &BlockPlaces<usize>, shape: &Shape, x: &mut Tensor) -> Self {
         let eps = anchor.config().norm_eps;
         let norm1 = Normed::rms(x, anchor.param(at.norm1), eps);
-        let (attention, output) = Attention::forward(anchor, at, shape, &norm1.output);
-        *x = x.g_add_(&output);
+        let attention = Attention::forward(anchor, at, shape, &norm1.output, x);
         let norm2 = Normed::rms(x, anchor.param(at.norm2), eps);
-        let (mlp, output) = Mlp::forward(anchor, at, &norm2.output);
-        *x = x.g_add_(&output);
+        let mlp = Mlp::forward(anchor, at, &norm2.output, x);
         Self { norm1, attention, norm2, mlp }
     }
 
@@ -62,12 +60,9 @@ fn through_norm(
     anchor: &Anchor,
     norm: &Normed,
     weight: usize,
-    mut dy: Tensor,
+    dy: Tensor,
     normed: &Tensor,
     sink: &mut dyn Sink,
 ) -> Tensor {
-    if sink.wants(weight) {
-        sink.vector(weight, norm.weight_cotangent(normed));
-    }
-    dy.g_add_(&norm.pullback(normed, anchor.param(weight)))
+    anchor.norm_pullback(norm, weight, None, normed, Some(dy), sink)
 }

@@ -2,7 +2,8 @@
 //!
 //! Neither logits nor their tangents are ever held for all rows, so that a large vocabulary costs no memory.
 
-use super::{Anchor, MicroBatch, Primal, Sink, Tangents};
+use super::{Anchor, MicroBatch, Primal, RowWeights, Sink, Tangents};
+use gauntlet_torch_ext::kernels;
 use tch::{Kind, Tensor};
 
 /// Bytes of one chunk's logits.
@@ -13,9 +14,13 @@ const CHUNK_BYTES: usize = 8 << 20;
 pub enum Needs {
     /// Nothing.
     Nothing,
+    /// Logits alone.
+    Raw,
     /// Probabilities.
     Probabilities,
-    /// Logits as well, and the losses of the data's targets.
+    /// Probabilities, and the losses of the data's targets.
+    Losses,
+    /// All of these.
     Logits,
 }
 
@@ -28,6 +33,13 @@ pub struct Rows<'a> {
     pub first: i64,
     /// The data's targets, `[n, 1]`.
     pub targets: Tensor,
+}
+
+impl Rows<'_> {
+    /// The weights of the chunk's rows, which are those of `p`.
+    pub fn weights(&self, p: &Tensor) -> RowWeights {
+        self.batch.weights.rows(self.first, p.size()[0])
+    }
 }
 
 /// What the model says for a chunk of rows, as far as the rule needs it.
@@ -107,15 +119,28 @@ impl Anchor {
             (Needs::Probabilities, Some(kept)) => {
                 Scores { logits: None, probabilities: Some(kept.narrow(0, first, count)), losses: None }
             }
+            (Needs::Raw, _) => {
+                let logits = self.flops.forward(hidden, self.param(self.places.head), None);
+                Scores { logits: Some(logits), probabilities: None, losses: None }
+            }
             _ => {
-                let logits = self.flops.forward(hidden, self.param(self.places.head));
-                let mut log_probabilities = logits.log_softmax(-1, None::<Kind>);
-                let losses = log_probabilities.gather(1, &targets(batch, first, count), false).neg();
-                let logits = (needs == Needs::Logits).then_some(logits);
-                Scores { logits, probabilities: Some(log_probabilities.exp_()), losses: Some(losses) }
+                let logits = self.flops.forward(hidden, self.param(self.places.head), None);
+                let kept = (needs == Needs::Logits).then(|| logits.copy());
+                let (probabilities, losses) = softmax(logits, &targets(batch, first, count));
+                Scores { logits: kept, probabilities: Some(probabilities), losses: Some(losses) }
             }
         }
     }
+}
+
+/// Probabilities in place of the logits, and the losses of the targets.
+fn softmax(logits: Tensor, targets: &Tensor) -> (Tensor, Tensor) {
+    if let Some(losses) = kernels::softmax_(&logits, targets) {
+        return (logits, losses);
+    }
+    let mut log_probabilities = logits.log_softmax(-1, None::<Kind>);
+    let losses = log_probabilities.gather(1, targets, false).neg();
+    (log_probabilities.exp_(), losses)
 }
 
 fn targets(batch: &MicroBatch, first: i64, count: i64) -> Tensor {

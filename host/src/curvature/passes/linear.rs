@@ -1,7 +1,7 @@
 //! Linear layers y = x W^T: tangents and pullbacks of matrices, with a count of their floating-point operations.
 
 use std::cell::Cell;
-use tch::Tensor;
+use tch::{Device, Kind, Tensor};
 
 /// Floating-point operations of matrix products, a multiplication and an addition counted as two.
 #[derive(Debug, Default)]
@@ -18,41 +18,42 @@ impl Flops {
         self.0.take()
     }
 
-    /// `x [N, in]` by `W [out, in]`: `x W^T`.
-    pub fn forward(&self, x: &Tensor, weight: &Tensor) -> Tensor {
+    /// `x [N, in]` by `W [out, in]`: `x W^T`, added to `sum` if there is one.
+    pub fn forward(&self, x: &Tensor, weight: &Tensor, sum: Option<&Tensor>) -> Tensor {
         self.count_linear(x, weight);
-        x.mm(&weight.tr())
+        product(x, weight, sum)
     }
 
     /// `x' W^T + x W'^T`, of the tangents that there are.
     pub fn tangent(&self, x: &Tensor, dx: Option<&Tensor>, weight: &Tensor, dw: Option<&Tensor>) -> Option<Tensor> {
-        let moved = dx.map(|dx| self.forward(dx, weight));
-        match (moved, dw) {
-            (Some(mut moved), Some(dw)) => {
-                self.count_linear(x, dw);
-                let _ = moved.addmm_(x, &dw.tr());
-                Some(moved)
-            }
-            (moved, None) => moved,
-            (None, Some(dw)) => Some(self.forward(x, dw)),
+        let moved = dx.map(|dx| self.forward(dx, weight, None));
+        match dw {
+            Some(dw) => Some(self.forward(x, dw, moved.as_ref())),
+            None => moved,
         }
     }
 
     /// `dy W`, added to `sum` if there is one.
     pub fn pullback(&self, sum: Option<Tensor>, dy: &Tensor, weight: &Tensor) -> Tensor {
         self.count_linear(dy, weight);
-        match sum {
-            None => dy.mm(weight),
-            Some(mut sum) => {
-                let _ = sum.addmm_(dy, weight);
-                sum
-            }
-        }
+        product(dy, &weight.tr(), sum.as_ref())
     }
 
     fn count_linear(&self, rows: &Tensor, weight: &Tensor) {
         let shape = weight.size();
         self.count(1, rows.size()[0], shape[0], shape[1]);
+    }
+}
+
+/// `x W^T`, added to `sum` if there is one.
+fn product(x: &Tensor, weight: &Tensor, sum: Option<&Tensor>) -> Tensor {
+    let is_served = x.kind() == Kind::Float && x.device() == Device::Cpu;
+    if let Some(Ok(product)) = is_served.then(|| gauntlet_torch_ext::linear(x, weight, sum)) {
+        return product;
+    }
+    match sum {
+        None => x.mm(&weight.tr()),
+        Some(sum) => sum.addmm(x, &weight.tr()),
     }
 }
 

@@ -4,6 +4,7 @@ use super::linear::{Flops, add};
 use super::sink::Sink;
 use super::{Anchor, Tangents};
 use crate::model::BlockPlaces;
+use gauntlet_torch_ext::kernels;
 use tch::Tensor;
 
 /// The MLP's values for inputs `[N, width]`.
@@ -18,16 +19,16 @@ pub struct Mlp {
 }
 
 impl Mlp {
-    /// The values at the anchor, and the output `[N, width]`.
-    pub fn forward(anchor: &Anchor, at: &BlockPlaces<usize>, x: &Tensor) -> (Self, Tensor) {
-        let up = anchor.flops.forward(x, anchor.param(at.up));
-        let gate = at.gate.map(|gate| anchor.flops.forward(x, anchor.param(gate)));
+    /// The values at the anchor; the output `[N, width]` is added to `residual`.
+    pub fn forward(anchor: &Anchor, at: &BlockPlaces<usize>, x: &Tensor, residual: &mut Tensor) -> Self {
+        let up = anchor.flops.forward(x, anchor.param(at.up), None);
+        let gate = at.gate.map(|gate| anchor.flops.forward(x, anchor.param(gate), None));
         let hidden = match &gate {
             Some(gate) => gate.silu().g_mul_(&up),
-            None => up.gelu("tanh"),
+            None => kernels::gelu(&up).unwrap_or_else(|| up.gelu("tanh")),
         };
-        let output = anchor.flops.forward(&hidden, anchor.param(at.down));
-        (Self { up, gate, hidden }, output)
+        *residual = anchor.flops.forward(&hidden, anchor.param(at.down), Some(residual));
+        Self { up, gate, hidden }
     }
 
     /// The tangent of the output for that of the input `x`.
@@ -46,7 +47,7 @@ impl Mlp {
                 let moved_gate = linear(param).map(|moved| gate.silu_backward(&moved).g_mul_(&self.up));
                 add(moved_gate, up.map(|mut up| up.g_mul_(&gate.silu())))
             }
-            _ => up.map(|up| self.up.gelu_backward(&up, "tanh")),
+            _ => up.map(|up| gelu_derivative(&self.up, &up)),
         };
         anchor.flops.tangent(&self.hidden, hidden.as_ref(), anchor.param(at.down), tangents.of(at.down))
     }
@@ -68,7 +69,7 @@ impl Mlp {
                 let gate_cotangent = gate.silu_backward(&(&hidden * &self.up));
                 (hidden.g_mul_(&gate.silu()), Some((param, gate_cotangent)))
             }
-            _ => (self.up.gelu_backward(&hidden, "tanh"), None),
+            _ => (gelu_derivative(&self.up, &hidden), None),
         };
         anchor.linear_cotangent(at.up, x, &up, sink);
         let mut input = flops.pullback(None, &up, anchor.param(at.up));
@@ -78,4 +79,9 @@ impl Mlp {
         }
         input
     }
+}
+
+/// `along` times the derivative of GELU at x.
+fn gelu_derivative(x: &Tensor, along: &Tensor) -> Tensor {
+    kernels::gelu_derivative(x, along).unwrap_or_else(|| x.gelu_backward(along, "tanh"))
 }

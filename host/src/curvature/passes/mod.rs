@@ -21,6 +21,7 @@ pub use sink::{Gradient, Nothing, Sink};
 
 use crate::model::{ModelConfig, Places, RopeTable, Transformer, param_specs};
 use block::Block;
+use gauntlet_torch_ext::kernels::Weights;
 use norm::Normed;
 use std::sync::Arc;
 use tch::{Kind, Tensor};
@@ -113,6 +114,27 @@ impl Anchor {
         }
     }
 
+    /// The cotangent of a norm's input for that of its output, added to `into` if there is one; the cotangents of its
+    /// vectors go to the sink.
+    fn norm_pullback(
+        &self,
+        norm: &Normed,
+        weight: usize,
+        bias: Option<usize>,
+        dy: &Tensor,
+        into: Option<Tensor>,
+        sink: &mut dyn Sink,
+    ) -> Tensor {
+        let wants = [sink.wants(weight), bias.is_some_and(|bias| sink.wants(bias))];
+        let (dx, vectors) = norm.pullback(dy, self.param(weight), into, wants);
+        for (param, cotangent) in [(Some(weight), vectors.weight), (bias, vectors.bias)] {
+            if let (Some(param), Some(cotangent)) = (param, cotangent) {
+                sink.vector(param, cotangent);
+            }
+        }
+        dx
+    }
+
     /// The values of a micro-batch.
     pub fn forward(&self, batch: &MicroBatch) -> Primal {
         let shape = self.shape(batch);
@@ -134,15 +156,8 @@ impl Anchor {
 
     /// Pulls the cotangent of the head's input `[N, width]` back to the parameters that the sink wants.
     pub fn pullback(&self, batch: &MicroBatch, primal: &Primal, dy: &Tensor, sink: &mut dyn Sink) {
-        let weight = self.places.norm;
-        if sink.wants(weight) {
-            sink.vector(weight, primal.norm.weight_cotangent(dy));
-        }
+        let mut dy = self.norm_pullback(&primal.norm, self.places.norm, None, dy, None, sink);
         let lowest = self.lowest_wanted(sink);
-        if lowest > self.places.blocks.len() {
-            return;
-        }
-        let mut dy = primal.norm.pullback(dy, self.param(weight));
         for (level, (block, at)) in primal.blocks.iter().zip(&self.places.blocks).enumerate().rev() {
             if lowest > level + 1 {
                 return;
@@ -261,6 +276,22 @@ impl RowWeights {
     pub fn each(weights: &[f64], like: &Tensor) -> Self {
         let weights = Tensor::from_slice(weights).to_kind(like.kind()).to_device(like.device());
         Self::Each(weights.view([-1, 1]))
+    }
+
+    /// The weights of `count` rows from `first` on.
+    pub fn rows(&self, first: i64, count: i64) -> Self {
+        match self {
+            Self::Uniform(weight) => Self::Uniform(*weight),
+            Self::Each(weights) => Self::Each(weights.narrow(0, first, count)),
+        }
+    }
+
+    /// As loops over rows take them.
+    pub fn kernel(&self) -> Weights<'_> {
+        match self {
+            Self::Uniform(weight) => Weights::Uniform(*weight),
+            Self::Each(weights) => Weights::Each(weights),
+        }
     }
 
     /// Multiplies the rows of `u`.

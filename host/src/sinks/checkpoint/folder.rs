@@ -49,20 +49,36 @@ pub fn list(folder: &Path) -> Result<Vec<Found>> {
     Ok(found)
 }
 
-/// The newest checkpoint that verifies, and the newer folders that do not, with the reason.
+/// The newest checkpoint that verifies, and the newer folders that do not, each with the reason.
 ///
 /// # Errors
 ///
 /// A folder that cannot be read.
-pub fn latest(folder: &Path) -> Result<(Option<Checkpoint>, Vec<Fault>)> {
-    let mut skipped = vec![];
+pub fn latest(folder: &Path) -> Result<(Option<Checkpoint>, Vec<(PathBuf, Fault)>)> {
+    let mut damaged = vec![];
     for found in list(folder)?.into_iter().rev() {
         match found.checkpoint.and_then(|checkpoint| checkpoint.verify().map(|()| checkpoint)) {
-            Ok(checkpoint) => return Ok((Some(checkpoint), skipped)),
-            Err(fault) => skipped.push(fault),
+            Ok(checkpoint) => return Ok((Some(checkpoint), damaged)),
+            Err(fault) => damaged.push((found.path, fault)),
         }
     }
-    Ok((None, skipped))
+    Ok((None, damaged))
+}
+
+/// Renames a damaged checkpoint, so that the run can write its own at that step: `step-4` becomes `step-4.damaged`.
+/// Gives the new path.
+///
+/// # Errors
+///
+/// [`Exit::Write`](crate::error::Exit::Write).
+pub fn set_aside(damaged: &Path) -> Result<PathBuf> {
+    let name = damaged.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let free = |path: &PathBuf| fs::symlink_metadata(path).is_err();
+    let numbered = (2..).map(|number| damaged.with_file_name(format!("{name}.damaged-{number}")));
+    let names = std::iter::once(damaged.with_file_name(format!("{name}.damaged"))).chain(numbered);
+    let target = names.into_iter().find(free).unwrap_or_else(|| damaged.to_owned());
+    fs::rename(damaged, &target).map_err(|error| Fault::writing(damaged, &error))?;
+    Ok(target)
 }
 
 /// Removes the oldest checkpoints, so that `keep` whole ones stay; `newest` is never removed.

@@ -6,9 +6,11 @@
 mod folder;
 mod open;
 mod save;
+#[cfg(test)]
+mod tests;
 
-pub use folder::{Found, latest, list, rotate};
-pub use open::Checkpoint;
+pub use folder::{Found, latest, list, rotate, set_aside};
+pub use open::{Checkpoint, TensorInfo};
 pub use save::{TensorLists, save, sequences};
 
 use crate::error::{Exit, Fault};
@@ -23,6 +25,8 @@ use std::path::Path;
 const FORMAT: u32 = 1;
 /// Name of the file that makes a folder a checkpoint.
 pub const MANIFEST: &str = "MANIFEST.json";
+/// The largest manifest that is read, in bytes.
+const MAX_MANIFEST_LEN: u64 = 16 << 20;
 
 /// What a checkpoint is of.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -49,6 +53,8 @@ pub struct Manifest {
     pub ema_updated: bool,
     /// Predicted tokens of one sequence.
     pub seq_len: usize,
+    /// Sequences computed at once.
+    pub micro_batch_size: usize,
     /// Seed of all randomness.
     pub seed: u64,
     /// The model.
@@ -65,8 +71,47 @@ pub struct Manifest {
     pub validation_loss: Option<f64>,
     /// What a resumed run must have in common with this one, by configuration key.
     pub identity: Value,
+    /// What it was computed on.
+    pub machine: Machine,
+    /// What the user let change when the run was resumed, in order.
+    pub changes: Vec<Change>,
     /// Size and SHA-256 of each file.
     pub files: BTreeMap<String, FileInfo>,
+    /// SHA-256 of all of the above, as JSON without spaces.
+    pub checksum: String,
+}
+
+impl Manifest {
+    /// What [`Manifest::checksum`] has to be.
+    fn own_checksum(&self) -> String {
+        let mut value = serde_json::to_value(self).unwrap_or_default();
+        value.as_object_mut().map(|table| table.remove("checksum"));
+        digest(value.to_string().as_bytes())
+    }
+}
+
+/// What the bits of a run depend on beside its identity.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Machine {
+    /// `cpu` or `cuda:N`.
+    pub device: String,
+    /// Model of the processor, as the system names it.
+    pub processor: String,
+    /// Threads.
+    pub threads: usize,
+}
+
+/// A key of the run's identity that changed at a resume.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Change {
+    /// Finished steps by then.
+    pub step: u64,
+    /// The key.
+    pub key: String,
+    /// Its value before.
+    pub saved: Value,
+    /// Its value since.
+    pub now: Value,
 }
 
 /// The optimizer that a checkpoint belongs to.

@@ -1,13 +1,17 @@
 //! Opens and reads a checkpoint, comparing sizes and hashes with the manifest.
 
 use super::save::{EntryInfo, StateInfo};
-use super::{FORMAT, MANIFEST, Manifest, damaged, digest};
+use super::{FORMAT, MANIFEST, MAX_MANIFEST_LEN, Manifest, damaged, digest};
 use crate::curvature::Streams;
-use crate::error::{Exit, Fault, Result};
+use crate::error::{Exit, Fault, Result, reason};
 use gauntlet_plugin_abi::{DType, Purpose, StateKind};
 use gauntlet_plugin_api::backend::{SavedEntry, SavedState, SavedTensor};
+use rustix::fs::OFlags;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::OpenOptions;
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use tch::{Device, Kind, Tensor};
 
@@ -20,6 +24,15 @@ pub struct Checkpoint {
     pub manifest: Manifest,
 }
 
+/// Shape and element type of a tensor in a checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorInfo {
+    /// Elements along each dimension.
+    pub shape: Vec<usize>,
+    /// Type of its elements.
+    pub dtype: DType,
+}
+
 impl Checkpoint {
     /// Opens the checkpoint in a folder.
     ///
@@ -29,9 +42,9 @@ impl Checkpoint {
     pub fn open(path: &Path) -> Result<Self> {
         std::fs::metadata(path).map_err(|error| Fault::reading(path, &error))?;
         let file = path.join(MANIFEST);
-        let text = std::fs::read(&file).map_err(|_| {
+        let text = read_at_most(&file, MAX_MANIFEST_LEN).map_err(|_| {
             Fault::new(Exit::Checkpoint, format!("`{}` is no checkpoint", path.display()))
-                .found(format!("no `{MANIFEST}`"))
+                .found(format!("no `{MANIFEST}` that can be read"))
                 .hint("name a folder `checkpoints/step-N` of a run")
         })?;
         let format = serde_json::from_slice::<serde_json::Value>(&text).ok().and_then(|json| json["format"].as_u64());
@@ -41,8 +54,17 @@ impl Checkpoint {
                 .expected(format!("at most {FORMAT}"))
                 .hint("update gauntlet"));
         }
-        let manifest = serde_json::from_slice(&text).map_err(|error| damaged(&file, "damaged").found(error))?;
-        Ok(Self { path: path.to_owned(), manifest })
+        let manifest: Manifest =
+            serde_json::from_slice(&text).map_err(|error| damaged(&file, "damaged").found(error))?;
+        if manifest.checksum != manifest.own_checksum() {
+            return Err(damaged(&file, "has changed since it was written"));
+        }
+        match manifest.files.keys().find(|name| !is_plain(name)) {
+            None => Ok(Self { path: path.to_owned(), manifest }),
+            Some(name) => Err(damaged(&file, "names a file that cannot be of a checkpoint")
+                .found(format!("`{}`", name.chars().take(MAX_NAME_LEN).collect::<String>()))
+                .expected("letters, digits, `.`, `_` and `-`, beginning with a letter")),
+        }
     }
 
     /// The parameters to evaluate and generate with, in the order of `names`.
@@ -64,7 +86,8 @@ impl Checkpoint {
         let file = format!("{list}.safetensors");
         let (bytes, path) = (self.file(&file)?, self.path.join(&file));
         let tensors = SafeTensors::deserialize(&bytes).map_err(|error| damaged(&path, "damaged").found(error))?;
-        if let Some(extra) = tensors.names().into_iter().find(|name| !names.iter().any(|known| known == name)) {
+        let known: BTreeSet<&str> = names.iter().map(String::as_str).collect();
+        if let Some(extra) = tensors.names().into_iter().find(|name| !known.contains(name)) {
             return Err(damaged(&path, &format!("holds a tensor `{extra}` that the model does not have")));
         }
         let tensor = |name: &String| {
@@ -73,6 +96,22 @@ impl Checkpoint {
             tensor.map_err(|error| damaged(&path, "damaged").found(error))
         };
         names.iter().map(tensor).collect()
+    }
+
+    /// Name, shape and element type of each tensor of a list, by name.
+    ///
+    /// # Errors
+    ///
+    /// [`Exit::Checkpoint`]: a file that is missing, changed or damaged.
+    pub fn tensor_infos(&self, list: &str) -> Result<BTreeMap<String, TensorInfo>> {
+        let file = format!("{list}.safetensors");
+        let (bytes, path) = (self.file(&file)?, self.path.join(&file));
+        let tensors = SafeTensors::deserialize(&bytes).map_err(|error| damaged(&path, "damaged").found(error))?;
+        let info = |(name, view): (String, TensorView<'_>)| {
+            let info = TensorInfo { shape: view.shape().to_vec(), dtype: dtype(&view, &path)? };
+            Ok((name, info))
+        };
+        tensors.tensors().into_iter().map(info).collect()
     }
 
     /// Whether there is a list of tensors of this name.
@@ -133,10 +172,13 @@ impl Checkpoint {
     fn file(&self, name: &str) -> Result<Vec<u8>> {
         let path = self.path.join(name);
         let info = self.manifest.files.get(name).ok_or_else(|| damaged(&path, "not in the manifest"))?;
-        let bytes = std::fs::read(&path).map_err(|error| damaged(&path, "cannot be read").found(error))?;
+        let cannot = |error| damaged(&path, "cannot be read").found(reason(&error));
+        // One byte more than there should be tells that there are more, without reading them.
+        let bytes = read_at_most(&path, info.bytes.saturating_add(1)).map_err(cannot)?;
         if bytes.len() as u64 != info.bytes {
             let fault = damaged(&path, "has another size than when it was written");
-            return Err(fault.found(format!("{} bytes", bytes.len())).expected(format!("{} bytes", info.bytes)));
+            let found = std::fs::metadata(&path).map_or(bytes.len() as u64, |metadata| metadata.len());
+            return Err(fault.found(format!("{found} bytes")).expected(format!("{} bytes", info.bytes)));
         }
         let found = digest(&bytes);
         match found == info.sha256 {
@@ -146,6 +188,27 @@ impl Checkpoint {
                 .expected(format!("sha256 {}", info.sha256))),
         }
     }
+}
+
+/// The most characters of a file's name.
+const MAX_NAME_LEN: usize = 128;
+
+/// Whether a name from a manifest stays within the checkpoint's folder.
+fn is_plain(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    name.len() <= MAX_NAME_LEN && name.starts_with(|c: char| c.is_ascii_alphabetic()) && name.chars().all(plain)
+}
+
+/// Up to `limit` bytes of a plain file: no link is followed, and nothing that would wait for a writer is opened.
+fn read_at_most(path: &Path, limit: u64) -> std::io::Result<Vec<u8>> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(std::io::Error::other("not a plain file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(limit).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// The optimizer's file.

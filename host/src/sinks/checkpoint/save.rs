@@ -45,6 +45,7 @@ pub fn save(
     }
     write("optimizer.safetensors", &optimizer_file(optimizer)?)?;
     manifest.format = FORMAT;
+    manifest.checksum = manifest.own_checksum();
     let text = serde_json::to_vec_pretty(&manifest).map_err(|error| Fault::new(Exit::Internal, error.to_string()))?;
     write_new(&partial.path().join(MANIFEST), &text)?;
     partial.commit()?;

@@ -39,6 +39,7 @@ ends. `/healthz` says `ok`. Metrics are a view of the run; its record is `events
 | `metrics.enabled` | `true` | whether metrics are served |
 | `metrics.listen` | `\"{listen}\"` | address and port; port 0 takes any free one, which the run prints |
 | `metrics.required` | `false` | whether the run ends with code 2 before its first step when the address is not to be had |
+| `metrics.peak_flops` | none | floating-point operations that the machine can do in a second, for `gauntlet_mfu_ratio` |
 
 Without `metrics.required`, a port in use is a warning: the run goes on, and tries to listen again every 5 seconds. Two
 runs on one machine need two ports. An address that other machines can reach is a warning too: there is no password, so
@@ -56,7 +57,8 @@ scrape_configs:
 Every metric has the label `run`, the name of the run's folder. Counters and histograms are there from the start; a
 gauge is there once its value is known. Counters count what this process did: after a resume they begin at 0 again, as
 `rate` and `increase` expect. Where the run stands, over all its processes, is told by the gauges `gauntlet_run_*`. A
-step that takes long shows when it is done. Times are wall times. Histograms have these buckets, in seconds:
+step that takes long shows when it is done. Times are wall times. The norm of the update is there where the optimizer
+reports it: the host would need a second copy of all parameters. Histograms have these buckets, in seconds:
 
 {buckets}.
 "

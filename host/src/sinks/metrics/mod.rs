@@ -62,7 +62,7 @@ impl Metrics {
         let server = Server::start(config.listen, listener, Limits::default(), pages)
             .map_err(|error| Fault::new(Exit::Internal, format!("metrics: {}", reason(&error))))?;
         notices.extend(address.map(|address| format!("metrics at http://{address}/metrics")));
-        Ok(Some(Self { view: View::new(registry), _server: server, address, notices }))
+        Ok(Some(Self { view: View::new(registry, config.peak_flops), _server: server, address, notices }))
     }
 
     /// Lines that the user should see, before the run starts.

@@ -69,8 +69,9 @@ table! {
         RUN_INFO: Gauge "gauntlet_run_info" ("")
             ["optimizer" =, "optimizer_sha256" =, "model" =, "dataset" =, "device" =, "seed" =]
             "Always 1; what is trained, hash and fingerprint by their first 12 digits";
-        STATE: Gauge "gauntlet_run_state" ("") ["state" = "starting" "training" "finished" "stopped" "failed"]
-            "1 for the state that the run is in, else 0; evaluations and checkpoints are part of training";
+        STATE: Gauge "gauntlet_run_state" ("")
+            ["state" = "starting" "training" "evaluating" "checkpointing" "finished" "stopped" "failed"]
+            "1 for the state that the run is in, else 0";
         START_TIMESTAMP: Gauge "gauntlet_start_timestamp_seconds" ("seconds") []
             "When this process began, in seconds since 1970";
         PARAMETERS: Gauge "gauntlet_model_parameters" ("parameters") [] "Elements of all parameters of the model";
@@ -82,6 +83,11 @@ table! {
             "Tokens that this process drew, by what for";
         FLOPS: Counter "gauntlet_flops_total" ("flops") []
             "Floating-point operations of this process, by formula, a multiplication and an addition as two";
+        CALLS: Counter "gauntlet_calls_total" ("calls") ["call" = "loss" "losses" "gradient" "squared_gradient"
+            "fisher_vector_product" "linearize" "anchor_loss" "anchor_gradient" "jvp" "vjp" "ggn_vector_product"
+            "quadratic" "prox_linear" "hessian_vector_product" "kronecker_factors" "gradient_weighted"
+            "sequence_directional"]
+            "Losses, gradients and products that the optimizer asked for in finished steps";
         RUN_STEPS: Gauge "gauntlet_run_steps" ("steps") [] "Finished steps of the run, over all its processes";
         RUN_TOKENS: Gauge "gauntlet_run_tokens" ("tokens") ["purpose" = "step" "line_search"]
             "Tokens that the run drew so far, over all its processes";
@@ -104,18 +110,27 @@ table! {
         VAL_LOSS: Gauge "gauntlet_val_loss_nats" ("nats") [] "Last validation loss a token";
         BEST_VAL_LOSS: Gauge "gauntlet_best_val_loss_nats" ("nats") []
             "Least validation loss a token since this process began";
+        BITS_PER_BYTE: Gauge "gauntlet_val_bits_per_byte" ("") []
+            "Last validation loss in bits a byte of text; only where each token is a byte";
+        LEARNING_RATE: Gauge "gauntlet_learning_rate" ("") []
+            "Peak learning rate, the optimizer's key `lr`, times the schedule's multiplier; absent without that key";
+        PARAM_NORM: Gauge "gauntlet_param_norm" ("") [] "Norm of all parameters after the last step";
         SCHEDULE: Gauge "gauntlet_schedule_multiplier_ratio" ("ratio") []
             "Multiplier of the learning rate at the last step, by the schedule";
         BATCH_TOKENS: Gauge "gauntlet_batch_tokens" ("tokens") [] "Predicted tokens of one step";
         EVALUATIONS: Counter "gauntlet_evaluations_total" ("evaluations") [] "Evaluations of the validation loss";
     }
     "Health" {
-        SKIPPED: Counter "gauntlet_skipped_steps_total" ("steps") []
+        SKIPPED: Counter "gauntlet_skipped_steps_total" ("steps") ["reason" = "nonfinite" "plugin"]
             "Steps that failed, were undone and had their batch passed over";
         REJECTED: Counter "gauntlet_rejected_steps_total" ("steps") []
             "Steps whose update the optimizer rejected by its own rule";
-        NONFINITE: Counter "gauntlet_nonfinite_total" ("") []
-            "Steps that failed since a loss or a parameter was not finite";
+        NONFINITE: Counter "gauntlet_nonfinite_total" ("")
+            ["where" = "loss" "gradient" "params" "plugin" "validation"]
+            "Values that were not finite, by where: a step's loss, its gradient's norm, the parameters after it, inside \
+             the plugin by its own word, the validation loss";
+        LOSS_SPIKES: Counter "gauntlet_loss_spikes_total" ("spikes") []
+            "Training losses more than six deviations above their average, both over about 50 steps; none in the first 50";
         PLUGIN_ERRORS: Counter "gauntlet_plugin_errors_total" ("errors") []
             "Steps that failed by an error or a panic of the plugin";
         LOG_LINES: Counter "gauntlet_log_lines_total" ("lines") ["level" = "error" "warn"]
@@ -125,10 +140,14 @@ table! {
         STEP_DURATION: Histogram "gauntlet_step_duration_seconds" ("seconds") []
             "Wall time of steps, without evaluations and checkpoints";
         PHASE_DURATION: Histogram "gauntlet_phase_duration_seconds" ("seconds")
-            ["phase" = "model" "optimizer" "eval" "checkpoint"]
-            "Wall time of losses, gradients and products of a step, of the rest of the step, of evaluations, of checkpoints";
+            ["phase" = "data" "model" "optimizer" "eval" "checkpoint"]
+            "Wall time of reading a step's data, during which nothing else happens, of its losses, gradients and products, \
+             of its rest, of evaluations, of checkpoints";
         TOKENS_PER_SECOND: Gauge "gauntlet_tokens_per_second" ("tokens per second") []
             "Tokens drawn for the last step by its wall time";
+        MFU: Gauge "gauntlet_mfu_ratio" ("ratio") []
+            "Floating-point operations of the last step, by formula, by those that `metrics.peak_flops` would allow in its \
+             time; only where that key is set";
     }
     "Memory and checkpoints" {
         RESIDENT_MEMORY: Gauge "gauntlet_process_resident_memory_bytes" ("bytes") []
@@ -137,8 +156,8 @@ table! {
             "Largest memory of this process so far";
         STATE_BYTES: Gauge "gauntlet_declared_state_bytes" ("bytes") []
             "Memory that the optimizer's state needs, as the plugin declares it";
-        CHECKPOINTS: Counter "gauntlet_checkpoints_total" ("checkpoints") ["outcome" = "committed"]
-            "Checkpoints of this process; one that cannot be written ends the run";
+        CHECKPOINTS: Counter "gauntlet_checkpoints_total" ("checkpoints") ["outcome" = "committed" "failed"]
+            "Checkpoints of this process; one that fails ends the run, and earlier ones stay";
         CHECKPOINT_TIMESTAMP: Gauge "gauntlet_last_checkpoint_timestamp_seconds" ("seconds") []
             "When the last checkpoint of this process was committed, in seconds since 1970";
         CHECKPOINT_STEPS: Gauge "gauntlet_last_checkpoint_steps" ("steps") [] "Finished steps in the last checkpoint";
@@ -147,7 +166,6 @@ table! {
     OPTIMIZER {
         GRADIENT_NORM: Gauge "gauntlet_gradient_norm" ("") [] "Norm of the gradient of the training loss";
         UPDATE_NORM: Gauge "gauntlet_update_norm" ("") [] "Norm of the update";
-        PARAM_NORM: Gauge "gauntlet_param_norm" ("") [] "Norm of the parameters";
         UPDATE_PARAM_RATIO: Gauge "gauntlet_update_param_ratio" ("ratio") [] "Norm of the update by that of the parameters";
         UPDATE_GRADIENT_COSINE: Gauge "gauntlet_update_gradient_cosine" ("") []
             "Cosine of the angle between the update and the descent direction";
@@ -187,7 +205,7 @@ mod tests {
             let stem = name.trim_end_matches("_total");
             let suffix = unit.replace(' ', "_");
             assert!(unit.is_empty() || stem.ends_with(&format!("_{suffix}")), "{name} does not end with {unit}");
-            for derived in ["milliseconds", "minutes", "hours", "kilobytes", "megabytes", "percent", "bits"] {
+            for derived in ["milliseconds", "minutes", "hours", "kilobytes", "megabytes", "percent"] {
                 assert!(!name.contains(derived), "{name} is not in a base unit");
             }
             assert!(labels.iter().all(|(label, _)| *label != "run" && *label != "le"), "{name}");

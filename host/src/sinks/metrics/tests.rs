@@ -88,6 +88,7 @@ fn started() -> Event {
         data: "d".repeat(64),
         epoch_tokens: 4096,
         max_steps: Some(100),
+        lr: Some(0.02),
     })
 }
 
@@ -102,6 +103,9 @@ fn step(step: u64, metrics: &[(&str, f64)]) -> Step {
         gradient_equivalents: 3.5 * step as f64,
         seconds: 0.06,
         call_seconds: 0.05,
+        data_seconds: 0.01,
+        param_norm: Some(12.5),
+        calls: [("gradient".to_owned(), 2), ("not_a_call".to_owned(), 1)].into(),
         rejected: None,
         metrics: metrics.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect(),
     }
@@ -113,7 +117,8 @@ fn resumed(step: u64, checkpoint: &str) -> Event {
 }
 
 fn evaluated(loss: f64) -> Event {
-    Event::Evaluated(Evaluated { step: 1, loss, tokens: 10, at: "params".into(), seconds: 0.3 })
+    let bits_per_byte = Some(loss / std::f64::consts::LN_2);
+    Event::Evaluated(Evaluated { step: 1, loss, bits_per_byte, tokens: 10, at: "params".into(), seconds: 0.3 })
 }
 
 fn skipped(exit_code: u8) -> Event {
@@ -128,7 +133,7 @@ fn finished(reason: &str, exit_code: u8) -> Event {
 /// What a scrape sees after these events.
 fn after(plugin: &Plugin, events: &[Event]) -> Scrape {
     let registry = Arc::new(Registry::new("run", plugin).unwrap());
-    let mut view = View::new(registry.clone());
+    let mut view = View::new(registry.clone(), Some(4e13));
     events.iter().for_each(|event| view.hear(event));
     Scrape::of(&Live(registry).metrics())
 }
@@ -148,6 +153,7 @@ fn everything() -> (Plugin, Vec<Event>) {
         evaluated(1.5),
         Event::Log { level, message },
         checkpoint,
+        Event::NonFinite { step: 3, place: "loss".into() },
         skipped(79),
         finished("max_steps", 0),
     ];
@@ -219,6 +225,10 @@ fn steps_evaluations_and_checkpoints_are_seen() {
         (&table::EVALUATIONS, 2.0),
         (&table::GRADIENT_NORM, 0.5),
         (&table::SCHEDULE, 0.5),
+        (&table::LEARNING_RATE, 0.01),
+        (&table::PARAM_NORM, 12.5),
+        (&table::BITS_PER_BYTE, 1.75 / std::f64::consts::LN_2),
+        (&table::MFU, 1e12 / 0.06 / 4e13),
         (&table::CHECKPOINT_STEPS, 2.0),
         (&table::CHECKPOINT_SIZE, 4000.0),
         (&table::PARAMETERS, 1e6),
@@ -238,7 +248,10 @@ fn steps_evaluations_and_checkpoints_are_seen() {
     let within = |bound: f64| steps.buckets.iter().find(|bucket| bucket.upper_bound == bound).unwrap().count.as_f64();
     assert_eq!((within(0.05), within(0.1), within(f64::INFINITY), steps.count), (0.0, 2.0, 2.0, Some(2)));
     let phase = |name: &str| scrape.histogram(&table::PHASE_DURATION, &format!("phase={name}")).sum.unwrap().as_f64();
-    assert!((phase("model") - 0.1).abs() < 1e-12 && (phase("optimizer") - 0.02).abs() < 1e-12);
+    assert!((phase("model") - 0.08).abs() < 1e-12 && (phase("optimizer") - 0.02).abs() < 1e-12);
+    assert!((phase("data") - 0.02).abs() < 1e-12);
+    assert_eq!(scrape.value("gauntlet_calls_total", "call=gradient"), Some(4.0));
+    assert!(!scrape.0["gauntlet_calls_total"].2.contains_key("call=not_a_call"));
     assert!((phase("eval") - 0.6).abs() < 1e-12 && (phase("checkpoint") - 0.2).abs() < 1e-12);
     assert!(scrape.get(&table::RESIDENT_MEMORY).unwrap() > 1e5);
 }
@@ -257,15 +270,22 @@ fn after_a_resume_counters_count_this_process_and_gauges_the_run() {
 
 #[test]
 fn failures_are_counted_by_their_cause_and_the_end_by_its_state() {
-    let scrape = after(&plugin(&[]), &[started(), skipped(79), skipped(80), skipped(80), finished("error", 79)]);
-    let counts = [&table::SKIPPED, &table::NONFINITE, &table::PLUGIN_ERRORS].map(|entry| scrape.get(entry).unwrap());
-    assert_eq!(counts, [3.0, 2.0, 2.0]);
-    for (reason, code, state) in [("error", 80, "failed"), ("stopped", 75, "stopped"), ("target_loss", 0, "finished")] {
-        let scrape = after(&plugin(&[]), &[started(), finished(reason, code)]);
-        let states = &scrape.0["gauntlet_run_state"].2;
-        let on: Vec<&String> =
-            states.keys().filter(|labels| scrape.value("gauntlet_run_state", labels) == Some(1.0)).collect();
-        assert_eq!((on, states.len()), (vec![&format!("state={state}")], 5));
+    let nonfinite = |place: &str| Event::NonFinite { step: 1, place: place.into() };
+    let failed = Event::CheckpointFailed { step: 1, reason: "no space".into() };
+    let events =
+        [nonfinite("loss"), skipped(79), skipped(80), skipped(80), nonfinite("params"), nonfinite("elsewhere")];
+    let scrape = after(&plugin(&[]), &[&[started()], &events[..], &[failed, finished("error", 79)]].concat());
+    let expected = [
+        ("gauntlet_skipped_steps_total", "reason=nonfinite", 1.0),
+        ("gauntlet_skipped_steps_total", "reason=plugin", 2.0),
+        ("gauntlet_nonfinite_total", "where=loss", 1.0),
+        ("gauntlet_nonfinite_total", "where=params", 1.0),
+        ("gauntlet_nonfinite_total", "where=validation", 0.0),
+        ("gauntlet_plugin_errors_total", "", 2.0),
+        ("gauntlet_checkpoints_total", "outcome=failed", 1.0),
+    ];
+    for (name, labels, value) in expected {
+        assert_eq!(scrape.value(name, labels), Some(value), "{name} {labels}");
     }
     let rejected = Step { rejected: Some("no descent".into()), loss: None, ..step(1, &[]) };
     let scrape = after(&plugin(&[]), &[started(), Event::Step(rejected)]);
@@ -273,10 +293,52 @@ fn failures_are_counted_by_their_cause_and_the_end_by_its_state() {
 }
 
 #[test]
+fn the_state_follows_the_run() {
+    let saved = Event::Checkpoint { step: 1, path: "x".into(), bytes: 1, seconds: 0.1 };
+    let table = [
+        (started(), "training"),
+        (Event::Evaluating { step: 1 }, "evaluating"),
+        (evaluated(1.0), "training"),
+        (Event::Checkpointing { step: 1 }, "checkpointing"),
+        (saved, "training"),
+        (finished("error", 80), "failed"),
+        (finished("stopped", 75), "stopped"),
+        (finished("target_loss", 0), "finished"),
+    ];
+    for (event, state) in table {
+        let scrape = after(&plugin(&[]), &[event]);
+        let states = &scrape.0["gauntlet_run_state"].2;
+        let on: Vec<&String> =
+            states.keys().filter(|labels| scrape.value("gauntlet_run_state", labels) == Some(1.0)).collect();
+        assert_eq!((on, states.len()), (vec![&format!("state={state}")], 7));
+    }
+}
+
+#[test]
+fn a_loss_far_above_its_average_is_a_spike() {
+    let at = |index: u64, loss: f64| Event::Step(Step { loss: Some(loss), ..step(index, &[]) });
+    let wave = |index: u64| 2.0 + 0.1 * f64::from((index % 5) as u32);
+    let calm: Vec<Event> = (1..=60).map(|index| at(index, wave(index))).collect();
+    let spikes = |events: &[Event]| after(&plugin(&[]), events).get(&table::LOSS_SPIKES);
+    assert_eq!(spikes(&calm), Some(0.0));
+    assert_eq!(spikes(&[&calm[..], &[at(61, 4.0), at(62, wave(62)), at(63, 0.5)]].concat()), Some(1.0));
+    assert_eq!(spikes(&[&calm[..10], &[at(11, 4.0)]].concat()), Some(0.0), "too early to tell");
+}
+
+#[test]
+fn every_call_that_an_optimizer_can_make_is_counted() {
+    let counted = |name: &str| table::CALLS.labels[0].1.contains(&name);
+    for (call, _) in gauntlet_plugin_abi::Capability::ALL {
+        // From 40 on: calls that do not exist yet, and the average, which computes nothing.
+        assert!(call.0 >= 40 || counted(&call.name()), "{}", call.name());
+    }
+}
+
+#[test]
 fn values_that_are_not_numbers_are_nan() {
     let none = Event::Step(Step { loss: None, flops: f64::INFINITY, ..step(2, &[]) });
     let registry = Arc::new(Registry::new("run", &plugin(&[])).unwrap());
-    let mut view = View::new(registry.clone());
+    let mut view = View::new(registry.clone(), Some(4e13));
     [started(), Event::Step(step(1, &[])), none].iter().for_each(|event| view.hear(event));
     let text = registry.render();
     assert!(text.contains("gauntlet_train_loss_nats{run=\"run\"} NaN\n"), "{text}");
@@ -309,7 +371,7 @@ proptest! {
         let mut odd = plugin(&[("m", &name, &help)]);
         odd.name = name.clone();
         let registry = Arc::new(Registry::new(&name, &odd).unwrap());
-        View::new(registry.clone()).hear(&Event::Step(step(1, &[("m", 1.0)])));
+        View::new(registry.clone(), Some(4e13)).hear(&Event::Step(step(1, &[("m", 1.0)])));
         let text = registry.render();
         let parsed = parse_prometheus(&text).map_err(|error| TestCaseError::fail(format!("{error:?} in\n{text}")))?;
         let family = &parsed.families["gauntlet_optimizer_m"];
@@ -332,7 +394,7 @@ fn texts_from_outside_are_cut() {
 }
 
 fn config(listen: SocketAddr, required: bool) -> config::Metrics {
-    config::Metrics { enabled: true, listen, required }
+    config::Metrics { enabled: true, listen, required, peak_flops: None }
 }
 
 fn scrape(address: SocketAddr) -> String {

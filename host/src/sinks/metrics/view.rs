@@ -20,8 +20,37 @@ pub struct View {
     last_step: Instant,
     /// Average seconds from one step's end to the next.
     pace: Option<f64>,
-    loss: Option<f64>,
+    loss: Losses,
     best: Option<f64>,
+    /// Peak learning rate.
+    lr: Option<f64>,
+    /// Floating-point operations a second that the machine is said to do.
+    peak_flops: Option<f64>,
+}
+
+/// Training losses so far: their average, the average square of their distance from it, and how many.
+#[derive(Clone, Copy, Debug, Default)]
+struct Losses {
+    average: Option<f64>,
+    variance: f64,
+    count: u64,
+}
+
+/// Losses before which none counts as a spike.
+const SETTLING: u64 = 50;
+/// Deviations from the average beyond which a loss is a spike.
+const SPIKE: f64 = 6.0;
+
+impl Losses {
+    /// Takes in a loss; whether it is a spike.
+    fn take(&mut self, loss: f64) -> bool {
+        let distance = loss - self.average.unwrap_or(loss);
+        let spike = self.count >= SETTLING && distance > SPIKE * self.variance.sqrt() && distance > 0.0;
+        averaged(&mut self.average, loss);
+        self.variance = SMOOTHING * self.variance + (1.0 - SMOOTHING) * distance * distance;
+        self.count += 1;
+        spike
+    }
 }
 
 /// Sums over all processes of a run.
@@ -34,12 +63,21 @@ struct Totals {
 }
 
 impl View {
-    /// Metrics before the first event.
-    pub fn new(registry: Arc<Registry>) -> Self {
+    /// Metrics before the first event; `peak_flops` is what the machine is said to do in a second.
+    pub fn new(registry: Arc<Registry>, peak_flops: Option<f64>) -> Self {
         registry.set(&table::START_TIMESTAMP, &[], now());
-        let (totals, last_step) = (Totals::default(), Instant::now());
-        let view =
-            Self { registry, max_steps: None, epoch_tokens: 0, totals, last_step, pace: None, loss: None, best: None };
+        let view = Self {
+            registry,
+            max_steps: None,
+            epoch_tokens: 0,
+            totals: Totals::default(),
+            last_step: Instant::now(),
+            pace: None,
+            loss: Losses::default(),
+            best: None,
+            lr: None,
+            peak_flops,
+        };
         view.state("starting");
         view
     }
@@ -56,22 +94,24 @@ impl View {
                 self.reached(Totals { step: *step, tokens, line_search_tokens, flops: *flops });
             }
             Event::Step(step) => self.step(step),
+            Event::Evaluating { .. } => self.state("evaluating"),
             Event::Evaluated(evaluated) => self.evaluated(evaluated),
+            Event::NonFinite { place, .. } => self.count_known(&table::NONFINITE, place),
             Event::Skipped { exit_code, .. } => {
-                self.registry.add(&table::SKIPPED, &[], 1);
+                let reason = if *exit_code == Exit::NonFinite as u8 { "nonfinite" } else { "plugin" };
+                self.registry.add(&table::SKIPPED, &[reason], 1);
                 self.failed(*exit_code);
             }
-            Event::Log { level, .. } => {
-                if let Some(level) = ["error", "warn"].into_iter().find(|known| known == level) {
-                    self.registry.add(&table::LOG_LINES, &[level], 1);
-                }
-            }
+            Event::Log { level, .. } => self.count_known(&table::LOG_LINES, level),
+            Event::Checkpointing { .. } => self.state("checkpointing"),
+            Event::CheckpointFailed { .. } => self.registry.add(&table::CHECKPOINTS, &["failed"], 1),
             Event::Checkpoint { step, bytes, seconds, .. } => {
                 self.registry.add(&table::CHECKPOINTS, &["committed"], 1);
                 self.registry.observe(&table::PHASE_DURATION, &["checkpoint"], *seconds);
                 self.set(&table::CHECKPOINT_TIMESTAMP, now());
                 self.set(&table::CHECKPOINT_STEPS, *step as f64);
                 self.set(&table::CHECKPOINT_SIZE, *bytes as f64);
+                self.state("training");
             }
             Event::Finished(finished) => self.finished(finished),
         }
@@ -85,7 +125,7 @@ impl View {
         self.set(&table::PARAMETERS, started.num_params as f64);
         self.set(&table::STATE_BYTES, started.state_bytes as f64);
         self.set(&table::BATCH_TOKENS, started.tokens_per_step as f64);
-        (self.max_steps, self.epoch_tokens) = (started.max_steps, started.epoch_tokens);
+        (self.max_steps, self.epoch_tokens, self.lr) = (started.max_steps, started.epoch_tokens, started.lr);
         if let Some(steps) = started.max_steps {
             self.set(&table::TARGET_STEPS, steps as f64);
         }
@@ -104,20 +144,36 @@ impl View {
         registry.add(&table::FLOPS, &[], (flops - before.flops).max(0.0) as u64);
         registry.add(&table::REJECTED, &[], u64::from(step.rejected.is_some()));
         registry.observe(&table::STEP_DURATION, &[], step.seconds);
-        registry.observe(&table::PHASE_DURATION, &["model"], step.call_seconds);
+        registry.observe(&table::PHASE_DURATION, &["data"], step.data_seconds);
+        registry.observe(&table::PHASE_DURATION, &["model"], (step.call_seconds - step.data_seconds).max(0.0));
         registry.observe(&table::PHASE_DURATION, &["optimizer"], (step.seconds - step.call_seconds).max(0.0));
         step.metrics.iter().for_each(|(name, value)| registry.set_optimizer(name, *value));
+        step.calls.iter().for_each(|(call, count)| add_known(registry, &table::CALLS, call, *count));
         self.set(&table::LAST_STEP_TIMESTAMP, now());
         self.set(&table::RUN_GRADIENT_EQUIVALENTS, step.gradient_equivalents);
         self.set(&table::SCHEDULE, step.schedule);
         self.set(&table::TOKENS_PER_SECOND, tokens.saturating_sub(before.tokens) as f64 / step.seconds);
         self.set(&table::TRAIN_LOSS, step.loss.unwrap_or(f64::NAN));
-        if let Some(loss) = step.loss {
-            let average = averaged(&mut self.loss, loss);
-            self.set(&table::TRAIN_LOSS_EMA, average);
+        self.learning(step);
+        if let Some(peak) = self.peak_flops {
+            self.set(&table::MFU, (flops - before.flops) / step.seconds / peak);
         }
         self.reached(now_at);
         self.time_left();
+    }
+
+    fn learning(&mut self, step: &Step) {
+        if let Some(loss) = step.loss {
+            let spike = self.loss.take(loss);
+            self.registry.add(&table::LOSS_SPIKES, &[], u64::from(spike));
+            self.set(&table::TRAIN_LOSS_EMA, self.loss.average.unwrap_or(loss));
+        }
+        if let Some(norm) = step.param_norm {
+            self.set(&table::PARAM_NORM, norm);
+        }
+        if let Some(lr) = self.lr {
+            self.set(&table::LEARNING_RATE, lr * step.schedule);
+        }
     }
 
     /// Where the run stands.
@@ -147,6 +203,10 @@ impl View {
         self.best = Some(best);
         self.set(&table::VAL_LOSS, evaluated.loss);
         self.set(&table::BEST_VAL_LOSS, best);
+        if let Some(bits) = evaluated.bits_per_byte {
+            self.set(&table::BITS_PER_BYTE, bits);
+        }
+        self.state("training");
     }
 
     fn finished(&mut self, finished: &Finished) {
@@ -158,12 +218,16 @@ impl View {
         });
     }
 
-    /// Counts a failed step by the exit code of its error; other endings count nothing.
+    /// Counts a step that failed by an error of the plugin; other endings count nothing here.
     fn failed(&self, exit_code: u8) {
-        let causes = [(Exit::NonFinite, &table::NONFINITE), (Exit::Plugin, &table::PLUGIN_ERRORS)];
-        for (_, counter) in causes.into_iter().filter(|(exit, _)| *exit as u8 == exit_code) {
-            self.registry.add(counter, &[], 1);
+        if exit_code == Exit::Plugin as u8 {
+            self.registry.add(&table::PLUGIN_ERRORS, &[], 1);
         }
+    }
+
+    /// One more of a counter under this value of its label; values that the table does not know are left out.
+    fn count_known(&self, entry: &Entry, value: &str) {
+        add_known(&self.registry, entry, value, 1);
     }
 
     fn state(&self, now: &str) {
@@ -174,6 +238,12 @@ impl View {
 
     fn set(&self, entry: &Entry, value: f64) {
         self.registry.set(entry, &[], value);
+    }
+}
+
+fn add_known(registry: &Registry, entry: &Entry, value: &str, count: u64) {
+    if entry.labels.iter().any(|(_, values)| values.contains(&value)) {
+        registry.add(entry, &[value], count);
     }
 }
 
