@@ -1,5 +1,7 @@
 //! The conformance suite, Gauss-Newton's own conjugate gradients, damping, rejection, and an ill-conditioned problem.
 
+mod trace;
+
 use super::HessianFree;
 use gauntlet_plugin_api::prelude::*;
 use gauntlet_plugin_api::testing::{Harness, Outcome, Problem, SavedState, StepResult, conformance, json};
