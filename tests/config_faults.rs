@@ -127,12 +127,7 @@ fn with_variables(run: &Run, args: &[&str], variables: &[(&str, &str)]) -> Outco
 fn variables_are_layers_too() {
     let run = Run::of(plugin("adam"));
     let args = ["config", "check", "--config", "run.toml"];
-    let wrong = [
-        ("GAUNTLET_SEED", "1"),
-        ("GAUNTLET_RUN__SEDE", "1"),
-        ("GAUNTLET_DATA__BATCH_SIZE", "x"),
-        ("GAUNTLET_RUN", "1"),
-    ];
+    let wrong = [("GAUNTLET_SEED", "1"), ("GAUNTLET_RUN__SEDE", "1"), ("GAUNTLET_DATA__BATCH_SIZE", "x")];
     let refused = with_variables(&run, &args, &wrong);
     assert_eq!(refused.code, 2);
     assert_snapshot!("variables", said(&refused, run.folder.path()));

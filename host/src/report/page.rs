@@ -179,7 +179,8 @@ fn row(index: usize, run: &History, average_length: f64) -> String {
     let speed = Some(cost.tokens as f64 / cost.step_seconds).filter(|speed| speed.is_finite());
     let loss = |loss: Option<f64>| loss.map(|loss| if loss < 1000.0 { format!("{loss:.4}") } else { rounded(loss) });
     let model = |run: &Started| format!("{}, {} parameters", run.model, rounded(run.num_params as f64));
-    let device = |run: &Started| format!("{}, {} threads", run.device, run.threads);
+    let threads = |count: usize| if count == 1 { "1 thread".to_owned() } else { format!("{count} threads") };
+    let device = |run: &Started| format!("{}, {}", run.device, threads(run.threads));
     let texts = [started(&|run| run.plugin.clone()), started(&model), started(&device)];
     let numbers = [
         Some(cost.step.to_string()),

@@ -90,13 +90,14 @@ fn is_inside(key: &str, section: &str) -> bool {
     key.strip_prefix(section).is_some_and(|rest| rest.starts_with('.'))
 }
 
-/// Compares the identity of a checkpoint with the run's own; gives the differences that are allowed.
+/// Compares the identity of a checkpoint with the run's own; gives the differences that are allowed. Where the models'
+/// parameters are `other_tensors`, no flag allows another model.
 ///
 /// # Errors
 ///
 /// One fault a key that differs and is not allowed to ([`Exit::Checkpoint`]); a name among those allowed that is no key
 /// ([`Exit::Usage`]).
-pub fn compare(saved: &Value, now: &Value, allowed: &Allowed) -> Result<Vec<Change>, Vec<Fault>> {
+pub fn compare(saved: &Value, now: &Value, allowed: &Allowed, other_tensors: bool) -> Result<Vec<Change>, Vec<Fault>> {
     let unknown = allowed.unknown(saved, now);
     if !unknown.is_empty() {
         return Err(unknown);
@@ -108,16 +109,19 @@ pub fn compare(saved: &Value, now: &Value, allowed: &Allowed) -> Result<Vec<Chan
     if other_plugin {
         differences.retain(|change| change.key == "optimizer.plugin" || !is_inside(&change.key, "optimizer"));
     }
-    let (kept, refused): (Vec<_>, Vec<_>) = differences.into_iter().partition(|change| allowed.holds(&change.key));
+    let fixed = |key: &str| other_tensors && is_inside(key, "model");
+    let is_allowed = |change: &Change| allowed.holds(&change.key) && !fixed(&change.key);
+    let (kept, refused): (Vec<_>, Vec<_>) = differences.into_iter().partition(is_allowed);
     match refused.is_empty() {
         true => Ok(kept),
-        false => Err(refused.iter().map(refusal).collect()),
+        false => Err(refused.iter().map(|change| refusal(change, fixed(&change.key))).collect()),
     }
 }
 
-fn refusal(change: &Change) -> Fault {
+fn refusal(change: &Change, fixed: bool) -> Fault {
     let key = change.key.as_str();
     let way = match key {
+        _ if fixed => "set it back: the checkpoint's parameters are of another shape".to_owned(),
         "optimizer.plugin" => "set it back, or begin the optimizer's state anew with `--reset-optimizer`".to_owned(),
         _ if PLUGIN_KEYS.contains(&key) => {
             "use the plugin that the checkpoint was made with, or resume with `--allow-plugin-change`".to_owned()
@@ -169,7 +173,7 @@ mod tests {
     use super::*;
 
     fn lines(saved: &Value, now: &Value, allowed: &Allowed) -> Vec<String> {
-        compare(saved, now, allowed).err().unwrap_or_default().iter().map(ToString::to_string).collect()
+        compare(saved, now, allowed, false).err().unwrap_or_default().iter().map(ToString::to_string).collect()
     }
 
     fn allowing(keys: &[&str]) -> Allowed {
@@ -188,7 +192,7 @@ mod tests {
               `--allow-change data.seq_len`"
             ]
         );
-        let changes = compare(&saved, &now, &allowing(&["optimizer.config", "data.seq_len"])).unwrap();
+        let changes = compare(&saved, &now, &allowing(&["optimizer.config", "data.seq_len"]), false).unwrap();
         let keys: Vec<&str> = changes.iter().map(|change| change.key.as_str()).collect();
         assert_eq!(keys, ["data.seq_len", "optimizer.config.lr", "optimizer.config.wd"]);
         assert_eq!(
@@ -211,6 +215,6 @@ mod tests {
         let change = Allowed { plugin_change: true, ..Allowed::default() };
         assert_eq!((lines(&saved, &rebuilt, &change).len(), lines(&saved, &other, &change).len()), (0, 1));
         let reset = Allowed { reset_optimizer: true, ..Allowed::default() };
-        assert_eq!(compare(&saved, &other, &reset).unwrap().len(), 1);
+        assert_eq!(compare(&saved, &other, &reset, false).unwrap().len(), 1);
     }
 }

@@ -90,7 +90,8 @@ impl Resume {
         let manifest = &checkpoint.manifest;
         let one = |fault: Fault| vec![fault];
         let other_tensors = fit::differences(checkpoint, prepared).map_err(one)?;
-        let compared = identity::compare(&manifest.identity, &prepared.manifest.identity, &self.allowed);
+        let (saved, now) = (&manifest.identity, &prepared.manifest.identity);
+        let compared = identity::compare(saved, now, &self.allowed, !other_tensors.is_empty());
         let mut changes = match (compared, other_tensors.is_empty()) {
             (compared, false) => return Err(fit::other_model(compared.err().unwrap_or_default(), other_tensors)),
             (compared, true) => compared?,
