@@ -1,6 +1,6 @@
 //! `gauntlet train`.
 
-use super::Faults;
+use super::{Faults, dry_run};
 use crate::config;
 use crate::run::{self, Ending, Resume};
 use std::path::PathBuf;
@@ -19,11 +19,17 @@ pub struct Args {
     /// A key or section that may differ from the checkpoint's run.
     #[arg(long, value_name = "KEY", requires = "resume")]
     allow_change: Vec<String>,
+    /// Check everything up to step 1, and print which parameter follows which rule, and the memory; train nothing.
+    #[arg(long, conflicts_with = "resume")]
+    dry_run: bool,
 }
 
 /// Trains, and says in one last line how it ended. The exit code is the ending's.
 pub fn run(args: &Args) -> Result<u8, Faults> {
     let loaded = config::load(&args.config, &args.set, config::environment())?;
+    if args.dry_run {
+        return dry_run::run(&loaded).map(|()| 0);
+    }
     let resume = Resume { from: args.resume.clone().unwrap_or_default(), allow_change: args.allow_change.clone() };
     let ending = run::train(&loaded, &resume)?;
     if let Some(fault) = &ending.fault {

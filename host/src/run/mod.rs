@@ -3,11 +3,13 @@
 mod folder;
 mod identity;
 mod listeners;
+mod plan;
 mod prepare;
 mod resume;
 mod saving;
 mod signals;
 
+pub use plan::Plan;
 pub use prepare::{device, kind, load_plugin, refuse_unused_schedule, set_threads};
 pub use resume::{From, Resume};
 
