@@ -1,25 +1,17 @@
 //! `adam` through the real boundary, with recorded gradients in float64: against PyTorch, against golden values, and
 //! against a plain implementation.
 
-use crate::built::{plugin, source_tree};
-use gauntlet::config::Origins;
-use gauntlet::curvature::{Recorded, RunFacts, TorchBackend, TorchSession};
-use gauntlet::plugin::{Plugin, PluginOptimizer};
-use gauntlet_plugin_api::backend::{InitialParams, Session};
+use crate::built::plugin;
+use gauntlet::plugin::Plugin;
+use gauntlet::plugin::replay::{Recording, Replay, relative_error};
 use gauntlet_plugin_api::{ParamSpec, Role};
-use safetensors::SafeTensors;
 use serde_json::{Value, json};
-use std::sync::Arc;
-use tch::{Device, Kind, Tensor};
+use tch::Tensor;
 
-/// An optimizer that steps over recorded gradients.
-struct Replay {
-    optimizer: PluginOptimizer,
-    session: &'static TorchSession,
-    step: u64,
-}
+/// `adam` on gradients that are recorded here.
+struct Steps(Replay);
 
-impl Replay {
+impl Steps {
     fn of_adam(
         config: &Value,
         specs: Vec<ParamSpec>,
@@ -34,71 +26,22 @@ impl Replay {
             });
             shaped.collect()
         };
-        let problem = Recorded::new(gradients.iter().map(|gradient| list(gradient)).collect());
-        let facts = RunFacts { batch_size: 1, total_steps: None, seed: 0, device: Device::Cpu, kind: Kind::Double };
-        let backend = TorchBackend::new(facts, Box::new(problem), Box::new(schedule));
-        let tensors = list(params);
-        let session =
-            Session::start(backend, InitialParams { specs: specs.into_iter().map(Arc::new).collect(), tensors });
-        let session = session.unwrap();
+        let (params, gradients) = (list(params), gradients.iter().map(|gradient| list(gradient)).collect());
         let plugin = Plugin::load(plugin("adam"), None).unwrap();
-        let optimizer = PluginOptimizer::new(&plugin, session, config, &Origins::default()).unwrap();
-        Self { optimizer, session, step: 0 }
+        Self(Replay::new(&plugin, config, Recording { specs, params, gradients }, schedule).unwrap())
     }
 
     /// One step, and the parameters after it.
     fn step(&mut self) -> Vec<Vec<f64>> {
-        self.optimizer.step(self.step).unwrap();
-        self.step += 1;
-        let mut state = self.session.lock();
-        let params = state.backend_and_params().1;
+        let params = self.0.step().unwrap();
         params.into_iter().map(|param| Vec::try_from(param.flatten(0, -1)).unwrap()).collect()
     }
 }
 
-/// `max_i |x_i - r_i| / max_i |r_i|`.
+/// The relative error of two lists of numbers.
 fn error(found: &[f64], reference: &[f64]) -> f64 {
     assert_eq!(found.len(), reference.len());
-    let most = |values: &mut dyn Iterator<Item = f64>| {
-        values.fold(0.0, |most: f64, x| if x > most || x.is_nan() { x } else { most })
-    };
-    let difference = most(&mut found.iter().zip(reference).map(|(x, r)| (x - r).abs()));
-    difference / most(&mut reference.iter().map(|r| r.abs()))
-}
-
-/// The whole trace as the plugin steps through it; see `data/traces/README.md`.
-#[test]
-fn the_trace_of_pytorch_is_followed_to_1e_12() {
-    let path = source_tree().join("tests/data/traces/adamw.safetensors");
-    let bytes = std::fs::read(path).unwrap();
-    let trace = SafeTensors::deserialize(&bytes).unwrap();
-    let (_, metadata) = SafeTensors::read_metadata(&bytes).unwrap();
-    let metadata = metadata.metadata().as_ref().unwrap();
-    let params: Vec<Value> = serde_json::from_str(&metadata["params"]).unwrap();
-    let names: Vec<&str> = params.iter().map(|param| param["name"].as_str().unwrap()).collect();
-    let values = |prefix: &str| -> Vec<Vec<f64>> {
-        let tensor = |name: &&str| {
-            let view = trace.tensor(&format!("{prefix}/{name}")).unwrap();
-            view.data().as_chunks().0.iter().copied().map(f64::from_le_bytes).collect()
-        };
-        names.iter().map(tensor).collect()
-    };
-    let spec = |param: &Value| {
-        let (name, role) = (param["name"].as_str().unwrap(), serde_json::from_value::<Role>(param["role"].clone()));
-        ParamSpec::new(name, trace.tensor(&format!("param/{name}")).unwrap().shape(), role.unwrap())
-    };
-    let steps: usize = metadata["steps"].parse().unwrap();
-    assert_eq!((steps, names.len()), (20, 6));
-    let gradients: Vec<_> = (1..=steps).map(|step| values(&format!("grad/{step}"))).collect();
-    let config = serde_json::from_str(&metadata["config"]).unwrap();
-    let specs = params.iter().map(spec).collect();
-    let mut replay = Replay::of_adam(&config, specs, &values("param"), &gradients, |_| 1.0);
-    for step in 1..=steps {
-        for ((found, reference), name) in replay.step().iter().zip(values(&format!("after/{step}"))).zip(&names) {
-            let error = error(found, &reference);
-            assert!(error <= 1e-12, "step {step}, `{name}`: {error:e}");
-        }
-    }
+    relative_error(&Tensor::from_slice(found), &Tensor::from_slice(reference))
 }
 
 /// Three steps of two numbers; the values were computed with `torch.optim.AdamW` in float64 at its defaults, with
@@ -109,7 +52,7 @@ fn golden_values() {
     let golden = [[0.899000002, -1.898000001], [0.817796906383, -1.932712353471], [0.795907814855, -1.959079549646]];
     let specs = vec![ParamSpec::new("w", &[2], Role::Bias)];
     let config = json!({ "lr": 0.1, "weight_decay": 0.01 });
-    let mut replay = Replay::of_adam(&config, specs, &[vec![1.0, -2.0]], &gradients, |_| 1.0);
+    let mut replay = Steps::of_adam(&config, specs, &[vec![1.0, -2.0]], &gradients, |_| 1.0);
     for (step, expected) in golden.iter().enumerate() {
         let found = replay.step();
         let close = found[0].iter().zip(expected).all(|(x, r)| (x - r).abs() < 1e-12);
@@ -138,7 +81,7 @@ fn a_long_run_agrees_with_the_formula_written_out() {
         "lr": lr, "betas": [b1, b2], "eps": eps, "weight_decay": decay,
         "groups": [{ "roles": ["norm"], "set": { "weight_decay": 0.0, "lr": 0.05 } }],
     });
-    let mut replay = Replay::of_adam(&config, specs, &w, &gradients, schedule);
+    let mut replay = Steps::of_adam(&config, specs, &w, &gradients, schedule);
     let zeros = || -> Vec<Vec<f64>> { sizes.iter().map(|size| vec![0.0; *size]).collect() };
     let (mut m, mut v) = (zeros(), zeros());
     for (step, gradient) in gradients.iter().enumerate() {

@@ -4,7 +4,7 @@ use crate::context::{Setup, StepContext, StepReport, run_params};
 use crate::error::{Error, Result};
 use crate::guard::{guard, guard_raw};
 use crate::host::Link;
-use crate::metadata::Metadata;
+use crate::metadata::{Metadata, Question, RULES, Rules};
 use crate::optimizer::Optimizer;
 use crate::state::{StateReader, StateWriter};
 use gauntlet_plugin_abi::expansion::{
@@ -85,7 +85,7 @@ pub extern "C" fn create<O: Optimizer>(host: Host, config: RStr<'_>) -> RT<RawOp
     })
 }
 
-extern "C" fn state_bytes<O: Optimizer>(host: Host, config: RStr<'_>) -> RT<u64> {
+pub(crate) extern "C" fn state_bytes<O: Optimizer>(host: Host, config: RStr<'_>) -> RT<u64> {
     guard_raw(|| Ok(O::state_bytes(&parse::<O>(config.as_str())?, Setup::new(Link(host))?.params())))
 }
 
@@ -129,6 +129,9 @@ impl<O: Optimizer> Guarded<O> {
 impl<O: Optimizer> RawOptimizer for Guarded<O> {
     fn step(&mut self, step: RawStep<'_>) -> RT<RawReport> {
         self.guarded(|optimizer| {
+            if !step.extra.is_empty() {
+                return answer(optimizer, Link(step.host), &step.extra);
+            }
             let mut context = StepContext::new(Link(step.host), step.step)?;
             optimizer.step(&mut context).map(raw_report)
         })
@@ -162,6 +165,18 @@ impl<O> Drop for Guarded<O> {
             Ok(())
         });
     }
+}
+
+/// The answer to a question of the host, in place of a step.
+fn answer<O: Optimizer>(optimizer: &O, link: Link, question: &str) -> Result<RawReport> {
+    let not_json = |error: serde_json::Error| Error::argument("extra", error.to_string());
+    let Question { ask } = serde_json::from_str(question).map_err(not_json)?;
+    if ask != RULES {
+        return Err(Error::unsupported(format!("the question `{ask}`")));
+    }
+    let rules = run_params(link)?.specs().iter().map(|spec| optimizer.rule_of(spec)).collect();
+    let extra = serde_json::to_string(&Rules { rules }).map_err(not_json)?;
+    Ok(RawReport { extra: extra.into(), ..raw_report(StepReport::rejected("a question, no step")) })
 }
 
 fn raw_report(report: StepReport) -> RawReport {

@@ -31,6 +31,25 @@ pub struct Metadata {
     /// Whether it follows the run's schedule.
     #[serde(default)]
     pub uses_schedule: bool,
+    /// Questions that it answers beside its steps: [`RULES`].
+    #[serde(default)]
+    pub answers: Vec<String>,
+}
+
+/// The question which rule each parameter follows. The host asks in the `extra` of a call of `step`, `{"ask": "rules"}`,
+/// which is then no step; the answer is the report's `extra`, `{"rules": [...]}`, one text a parameter in their order.
+pub const RULES: &str = "rules";
+
+/// What a host asks in the `extra` of a call of `step`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Question {
+    pub ask: String,
+}
+
+/// What a plugin answers in the `extra` of a report.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Rules {
+    pub rules: Vec<String>,
 }
 
 /// A capability by number, and by the name that the plugin knows it under.
@@ -72,6 +91,7 @@ impl Metadata {
             metrics: O::METRICS.iter().map(metric).collect(),
             state_version: O::STATE_VERSION,
             uses_schedule: O::USES_SCHEDULE,
+            answers: vec![RULES.into()],
         }
     }
 }

@@ -3,6 +3,7 @@
 use crate::context::{Setup, StepContext, StepReport};
 use crate::error::Result;
 use crate::params::Params;
+use crate::spec::ParamSpec;
 use crate::state::{StateReader, StateWriter};
 use gauntlet_plugin_abi::Capability;
 use schemars::JsonSchema;
@@ -44,6 +45,11 @@ pub trait Optimizer: Sized + Send + 'static {
 
     /// Restores what `save` took.
     fn load(&mut self, state: &StateReader) -> Result<()>;
+
+    /// The rule that a parameter follows, in a few words, to be shown before a run: `adamw`, `muon`.
+    fn rule_of(&self, _spec: &ParamSpec) -> String {
+        Self::NAME.into()
+    }
 
     /// Parameters to evaluate, generate and export at, where they are not the run's own (schedule-free methods).
     fn evaluation_params(&self) -> Option<&Params> {

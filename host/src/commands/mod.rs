@@ -1,14 +1,17 @@
 //! The command line: what was typed, one file a command, and how errors end.
 
+mod check;
 mod checkpoint;
 mod config;
 mod curvature;
 mod data;
+mod dry_run;
 mod eval;
 mod generate;
 mod loaded;
 mod new;
 mod plugins;
+mod replay;
 mod report;
 mod train;
 
@@ -87,7 +90,7 @@ fn run(command: Command) -> Result<u8, Faults> {
         Command::Config(command) => config::run(command)?,
         Command::Curvature(command) => curvature::run(command).map_err(one)?,
         Command::Report(args) => report::run(args).map_err(one)?,
-        Command::Plugins(command) => plugins::run(command).map_err(one)?,
+        Command::Plugins(command) => return plugins::run(command),
     }
     Ok(0)
 }

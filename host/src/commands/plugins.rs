@@ -1,12 +1,12 @@
 //! `gauntlet plugins`.
 
-use super::new;
+use super::{Faults, check, new, replay};
 use crate::config::describe;
 use crate::error::{Exit, Fault, Result};
 use crate::plugin::{Plugin, SearchPath, file};
 use gauntlet_plugin_api::metadata::{Metadata, MetricInfo};
 use serde_json::Value;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
@@ -19,6 +19,10 @@ pub enum Command {
         #[command(flatten)]
         search: SearchArgs,
     },
+    /// Run the conformance suite on a plugin, in a process of its own.
+    Check(check::Args),
+    /// Step a plugin over recorded gradients and compare with the recorded parameters.
+    Replay(replay::Args),
     /// Write the crate of a new plugin.
     New(new::Args),
 }
@@ -30,12 +34,33 @@ pub struct SearchArgs {
     search_path: Vec<PathBuf>,
 }
 
-pub fn run(command: Command) -> Result<()> {
-    match command {
-        Command::List(search) => list(&search),
-        Command::Inspect { plugin, search } => inspect(&plugin, &search),
-        Command::New(args) => new::run(&args),
+impl SearchArgs {
+    /// The file of a plugin that was typed: a path, also a relative one, or a name.
+    pub fn find(&self, plugin: &str) -> Result<PathBuf> {
+        let path = Path::new(plugin);
+        match plugin.contains('/') || path.is_file() {
+            true => path.canonicalize().map_err(|error| Fault::reading(path, &error)),
+            false => file::find(plugin, &SearchPath::of_this_program(&self.search_path)?),
+        }
     }
+
+    /// Loads it.
+    pub fn load(&self, plugin: &str) -> Result<Plugin> {
+        Plugin::load(&self.find(plugin)?, None)
+    }
+}
+
+/// Runs a command; gives the exit code.
+pub fn run(command: Command) -> Result<u8, Faults> {
+    let one = |fault| vec![fault];
+    match command {
+        Command::List(search) => list(&search).map_err(one)?,
+        Command::Inspect { plugin, search } => inspect(&plugin, &search).map_err(one)?,
+        Command::Check(args) => return check::run(&args),
+        Command::Replay(args) => replay::run(&args)?,
+        Command::New(args) => new::run(&args).map_err(one)?,
+    }
+    Ok(0)
 }
 
 /// One line a plugin; a file that is refused says why. Libraries that are no plugins at all are passed over.

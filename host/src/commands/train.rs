@@ -1,7 +1,7 @@
 //! `gauntlet train`.
 
-use super::Faults;
 use super::config::Layers;
+use super::{Faults, dry_run};
 use crate::run::{self, Allowed, Resume};
 use crate::sinks::say;
 
@@ -24,6 +24,9 @@ pub struct Args {
     /// Take a checkpoint that holds values which are not finite.
     #[arg(long, requires = "resume")]
     allow_nonfinite: bool,
+    /// Check everything up to step 1, and print which parameter follows which rule, and the memory; train nothing.
+    #[arg(long, conflicts_with = "resume")]
+    dry_run: bool,
 }
 
 impl Args {
@@ -40,6 +43,9 @@ impl Args {
 /// Trains, and says in one last line how it ended. The exit code is the ending's.
 pub fn run(args: &Args) -> Result<u8, Faults> {
     let loaded = args.layers.load_all()?;
+    if args.dry_run {
+        return dry_run::run(&loaded).map(|()| 0);
+    }
     let ending = run::train(&loaded, &args.resume())?;
     if let Some(fault) = &ending.fault {
         say(&format!("error: {fault}"));

@@ -8,7 +8,7 @@
 pub mod check;
 pub mod describe;
 mod expected;
-mod layers;
+pub mod layers;
 mod lines;
 pub mod reference;
 mod rules;

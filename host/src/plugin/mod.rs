@@ -5,6 +5,8 @@ pub mod file;
 pub mod image;
 mod load;
 mod optimizer;
+pub mod replay;
+pub mod trace;
 
 pub use file::SearchPath;
 pub use load::Plugin;

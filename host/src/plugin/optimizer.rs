@@ -7,7 +7,7 @@ use crate::error::{Exit, Fault, Result};
 use gauntlet_plugin_abi::{Capability, ErrorCode, RString};
 use gauntlet_plugin_api::Error;
 use gauntlet_plugin_api::backend::{Backend, Instance, SavedState, StepResult};
-use gauntlet_plugin_api::metadata::Metadata;
+use gauntlet_plugin_api::metadata::{Metadata, RULES};
 use serde_json::Value;
 use tch::Tensor;
 
@@ -17,6 +17,7 @@ pub struct PluginOptimizer {
     name: String,
     session: &'static TorchSession,
     instance: Instance<crate::curvature::TorchBackend>,
+    answers_rules: bool,
 }
 
 impl PluginOptimizer {
@@ -40,7 +41,8 @@ impl PluginOptimizer {
         }
         let instance = Instance::create(session, plugin.module().create(), &config.to_string());
         let instance = instance.map_err(|error| vec![fault_of(&name, session, error)])?;
-        Ok(Self { name, session, instance })
+        let answers_rules = plugin.metadata.answers.iter().any(|question| question == RULES);
+        Ok(Self { name, session, instance, answers_rules })
     }
 
     /// The plugin's name.
@@ -51,6 +53,19 @@ impl PluginOptimizer {
     /// The session it runs on.
     pub fn session(&self) -> &'static TorchSession {
         self.session
+    }
+
+    /// The rule of each parameter, in their order; the plugin's name where it does not tell.
+    pub fn rules(&mut self) -> Result<Vec<String>> {
+        if !self.answers_rules {
+            return Ok(vec![self.name.clone(); self.session.lock().specs().len()]);
+        }
+        self.instance.rules().map_err(|error| fault_of(&self.name, self.session, error))
+    }
+
+    /// Bytes of state that it holds now: of each parameter, and of none in particular.
+    pub fn state_bytes_by_param(&self) -> Result<(Vec<u64>, u64)> {
+        self.instance.state_bytes_by_param().map_err(|error| fault_of(&self.name, self.session, error))
     }
 
     /// One call of `step`.

@@ -5,12 +5,14 @@ mod folder;
 mod identity;
 mod listeners;
 mod memory;
+mod plan;
 mod prepare;
 mod resume;
 mod saving;
 mod signals;
 
 pub use identity::Allowed;
+pub use plan::Plan;
 pub use prepare::{device, kind, load_plugin, refuse_unused_schedule, set_up_libtorch};
 pub use resume::{From, Resume};
 

@@ -187,6 +187,11 @@ impl Trainer {
         self.validation_loss
     }
 
+    /// The optimizer, to be asked before the first step.
+    pub fn optimizer_mut(&mut self) -> &mut PluginOptimizer {
+        &mut self.optimizer
+    }
+
     /// The optimizer, to save its state.
     pub fn optimizer(&self) -> &PluginOptimizer {
         &self.optimizer

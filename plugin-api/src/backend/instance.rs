@@ -5,6 +5,7 @@ use super::session::{Session, State};
 use super::{Backend, session};
 use crate::error::{Error, Result};
 use crate::guard::guard;
+use crate::metadata::{RULES, Rules};
 use gauntlet_plugin_abi::*;
 
 /// Makes an optimizer behind the boundary from its configuration (JSON).
@@ -69,6 +70,39 @@ impl<B: Backend> Instance<B> {
         };
         let metrics = report.metrics.into_iter().map(|Tuple2(name, value)| (name.into(), value)).collect();
         Ok(StepResult { outcome, loss: report.loss, metrics })
+    }
+
+    /// The rule that each parameter follows, of a plugin whose metadata say that it answers [`RULES`].
+    pub fn rules(&mut self) -> Result<Vec<String>> {
+        let question = serde_json::json!({ "ask": RULES }).to_string();
+        let raw = RawStep { host: self.session.host(), step: 0, extra: RStr::from(question.as_str()) };
+        let report = self.raw.step(raw).into_result().map_err(Error::from);
+        self.session.lock().end_call();
+        let unreadable = |error: serde_json::Error| Error::plugin(format!("its rules are not readable: {error}"));
+        let Rules { rules } = serde_json::from_str(&report?.extra).map_err(unreadable)?;
+        match self.session.lock().specs().len() == rules.len() {
+            true => Ok(rules),
+            false => Err(Error::plugin(format!("gave {} rules, not one a parameter", rules.len()))),
+        }
+    }
+
+    /// Bytes of the tensors that the optimizer would save: of each parameter by its index, and of none. A list under the
+    /// parameters' names is theirs; any other tensor is that of the parameter whose name is in the entry's name.
+    pub fn state_bytes_by_param(&self) -> Result<(Vec<u64>, u64)> {
+        let raw = self.raw.save().into_result().map_err(Error::from)?;
+        let state = self.session.lock();
+        let (mut of_param, mut of_none) = (vec![0; state.specs().len()], 0);
+        for entry in &raw.entries {
+            for (index, tensor) in entry.tensors.iter().enumerate() {
+                let name = entry.names.get(index).map_or(entry.name.as_str(), |name| name.as_str());
+                let (shape, dtype) = state.info(*tensor)?;
+                let bytes = (shape.iter().product::<usize>() * session::element_size(dtype)?) as u64;
+                let named = state.specs().iter().enumerate().filter(|(_, spec)| name.contains(&spec.name));
+                let owner = named.max_by_key(|(_, spec)| spec.name.len()).map(|(index, _)| index);
+                *owner.map_or(&mut of_none, |owner| &mut of_param[owner]) += bytes;
+            }
+        }
+        Ok((of_param, of_none))
     }
 
     /// The optimizer's state as bytes.

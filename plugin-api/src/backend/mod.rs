@@ -10,7 +10,7 @@ mod session;
 mod store;
 mod table;
 
-pub use instance::{Instance, Outcome, StepResult};
+pub use instance::{CreateFn, Instance, Outcome, StepResult};
 pub use program::{Operand, Program, Statement};
 pub use saved::{SavedEntry, SavedState, SavedTensor};
 pub use session::{FusedList, Session, SessionGuard};

@@ -20,6 +20,16 @@ fn specs_json(specs: &[Arc<ParamSpec>]) -> Result<String> {
     serde_json::to_string(&specs).map_err(|error| Error::argument("specs", error.to_string()))
 }
 
+/// Bytes of one element.
+pub(super) fn element_size(dtype: DType) -> Result<usize> {
+    match dtype {
+        DType::F32 => Ok(4),
+        DType::F64 | DType::I64 => Ok(8),
+        DType::BF16 | DType::F16 => Ok(2),
+        other => Err(Error::unsupported(format!("element type {}", other.name()))),
+    }
+}
+
 /// Exclusive use of a session.
 pub type SessionGuard<'a, B> = MutexGuard<'a, State<B>>;
 
@@ -207,12 +217,7 @@ impl<B: Backend> State<B> {
     }
 
     pub(super) fn tensor_from_bytes(&mut self, dtype: DType, shape: &[usize], bytes: &[u8]) -> Result<RawTensor> {
-        let size = match dtype {
-            DType::F32 => 4_usize,
-            DType::F64 | DType::I64 => 8,
-            DType::BF16 | DType::F16 => 2,
-            other => return Err(Error::unsupported(format!("element type {}", other.name()))),
-        };
+        let size = element_size(dtype)?;
         let expected = shape.iter().try_fold(size, |product, size| product.checked_mul(*size));
         if expected != Some(bytes.len()) {
             let message = format!("{} bytes for shape {shape:?} of {}", bytes.len(), dtype.name());

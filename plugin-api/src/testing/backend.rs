@@ -31,7 +31,10 @@ pub struct PlainBackend {
     pub(super) ema: Option<Vec<Array>>,
     pub(super) metrics: Vec<(String, f64)>,
     pub(super) log: Vec<String>,
+    /// The call of the host that fails, counted as in [`Self::total`].
+    pub(super) fails_at: Option<u64>,
     calls: Cell<u64>,
+    total: Cell<u64>,
 }
 
 impl PlainBackend {
@@ -46,7 +49,9 @@ impl PlainBackend {
             ema: None,
             metrics: vec![],
             log: vec![],
+            fails_at: None,
             calls: Cell::new(0),
+            total: Cell::new(0),
         }
     }
 
@@ -69,6 +74,11 @@ impl PlainBackend {
         self.calls.set(0);
     }
 
+    /// Calls since the start.
+    pub(super) fn total(&self) -> u64 {
+        self.total.get()
+    }
+
     /// Whether the last call of `step` made more calls of the host than it may.
     pub(super) fn hung(&self) -> bool {
         self.calls.get() > MAX_CALLS
@@ -77,6 +87,10 @@ impl PlainBackend {
     /// Every call of the host passes here, so that a loop without end ends.
     fn count(&self) -> Result<()> {
         self.calls.set(self.calls.get() + 1);
+        self.total.set(self.total.get() + 1);
+        if self.fails_at == Some(self.total.get()) {
+            return Err(Error::new(ErrorCode::NUMERICAL, "testing", "this call fails on purpose"));
+        }
         match self.hung() {
             false => Ok(()),
             true => Err(Error::new(ErrorCode::HOST, "step", format!("made more than {MAX_CALLS} calls of the host"))),

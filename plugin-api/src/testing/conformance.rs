@@ -1,11 +1,16 @@
 //! Checks that every plugin has to pass, and their report.
 
 mod checks;
+mod figures;
 #[cfg(test)]
 mod misbehaving;
 mod record;
 
+pub use figures::{Figures, measure};
+
+use super::subject::Subject;
 use crate::optimizer::Optimizer;
+use serde_json::Value;
 use std::fmt;
 
 /// How a check ended.
@@ -23,7 +28,7 @@ pub enum Verdict {
 #[derive(Clone, Debug)]
 pub struct Report {
     /// The optimizer's name.
-    pub optimizer: &'static str,
+    pub optimizer: String,
     /// Name and verdict of each check.
     pub checks: Vec<(&'static str, Verdict)>,
 }
@@ -37,7 +42,7 @@ impl Report {
         })
     }
 
-    fn run(&mut self, name: &'static str, needs: &[&'static str], check: impl FnOnce() -> checks::Outcome) {
+    fn run(&mut self, name: &'static str, needs: &[&'static str], check: impl FnOnce() -> checks::Outcome) -> &Verdict {
         let passed = |need: &&&'static str| {
             let verdict = self.checks.iter().find(|(name, _)| *name == **need).map(|(_, verdict)| verdict);
             verdict == Some(&Verdict::Passed)
@@ -50,6 +55,7 @@ impl Report {
             },
         };
         self.checks.push((name, verdict));
+        &self.checks[self.checks.len() - 1].1
     }
 }
 
@@ -83,23 +89,50 @@ impl fmt::Display for Report {
 /// * zero gradients: the step succeeds and leaves finite parameters.
 /// * empty parameters: a model without parameters is no error.
 /// * metrics: none but `gradient_norm` and the declared ones.
+/// * failing calls: where a call of the host fails, the step ends with an error or recovers, without a panic, and the
+///   optimizer can be loaded and goes on as if nothing had been.
+/// * threads: made on one thread, stepped on others and dropped on another, it gives the same bits.
 /// * handle leaks: tensors and handles do not grow with steps, and all are freed in the end.
-pub fn check<O: Optimizer>(config: serde_json::Value) -> Report {
-    let mut report = Report { optimizer: O::NAME, checks: vec![] };
-    let created = &["creation"];
-    let repeatable = &["creation", "determinism"];
-    report.run("creation", &[], || checks::creation::<O>(&config));
-    report.run("metadata", &[], checks::metadata::<O>);
-    report.run("config", created, || checks::config::<O>(&config));
-    report.run("determinism", created, || checks::determinism::<O>(&config));
-    report.run("state round trip", repeatable, || checks::state_round_trip::<O>(&config));
-    report.run("stop and resume", repeatable, || checks::stop_and_resume::<O>(&config));
-    report.run("state bytes", created, || checks::state_bytes::<O>(&config));
-    report.run("NaN gradients", created, || checks::nan_gradients::<O>(&config));
-    report.run("zero gradients", created, || checks::zero_gradients::<O>(&config));
-    report.run("empty parameters", created, || checks::empty_parameters::<O>(&config));
-    report.run("metrics", created, || checks::metrics::<O>(&config));
-    report.run("handle leaks", created, || checks::handle_leaks::<O>(&config));
+pub fn check<O: Optimizer>(config: Value) -> Report {
+    check_subject(&Subject::of::<O>(), &config, |_, _| ())
+}
+
+type Check = fn(&Subject, &Value) -> checks::Outcome;
+
+/// Every check with the checks that it needs, in the order in which they run.
+const CHECKS: [(&str, &[&str], Check); 14] = [
+    ("creation", &[], checks::creation),
+    ("metadata", &[], |subject, _| checks::metadata(subject)),
+    ("config", CREATED, checks::config),
+    ("determinism", CREATED, checks::determinism),
+    ("state round trip", REPEATABLE, checks::state_round_trip),
+    ("stop and resume", REPEATABLE, checks::stop_and_resume),
+    ("state bytes", CREATED, checks::state_bytes),
+    ("NaN gradients", CREATED, checks::nan_gradients),
+    ("zero gradients", CREATED, checks::zero_gradients),
+    ("empty parameters", CREATED, checks::empty_parameters),
+    ("metrics", CREATED, checks::metrics),
+    ("failing calls", RESTORABLE, checks::failing_calls),
+    ("threads", REPEATABLE, checks::threads),
+    ("handle leaks", CREATED, checks::handle_leaks),
+];
+
+const CREATED: &[&str] = &["creation"];
+const REPEATABLE: &[&str] = &["creation", "determinism"];
+const RESTORABLE: &[&str] = &["creation", "determinism", "state round trip", "stop and resume"];
+
+/// [`check`] for any subject. `observe` hears of each check: when it begins, without a verdict, and when it has ended.
+pub fn check_subject(
+    subject: &Subject,
+    config: &Value,
+    mut observe: impl FnMut(&'static str, Option<&Verdict>),
+) -> Report {
+    let mut report = Report { optimizer: subject.metadata.name.clone(), checks: vec![] };
+    for (name, needs, check) in CHECKS {
+        observe(name, None);
+        let verdict = report.run(name, needs, || check(subject, config));
+        observe(name, Some(verdict));
+    }
     report
 }
 
@@ -108,7 +141,7 @@ pub fn check<O: Optimizer>(config: serde_json::Value) -> Report {
 /// # Panics
 ///
 /// With the report, when a check failed.
-pub fn conformance<O: Optimizer>(config: serde_json::Value) {
+pub fn conformance<O: Optimizer>(config: Value) {
     let report = check::<O>(config);
     assert!(report.failed().next().is_none(), "{report}");
 }

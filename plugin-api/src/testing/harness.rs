@@ -5,11 +5,9 @@ use super::backend::{MAX_CALLS, PlainBackend, flatten};
 use super::data::Cursors;
 use super::loss::Fault;
 use super::problem::Problem;
-use crate::backend::{Backend, Evaluation, Instance, Outcome, SavedState, Session, StepResult};
-use crate::context::Setup;
+use super::subject::Subject;
+use crate::backend::{Backend, CreateFn, Evaluation, Instance, Outcome, SavedState, Session, StepResult};
 use crate::error::{Error, Result};
-use crate::guard::guard;
-use crate::host::Link;
 use crate::optimizer::Optimizer;
 use crate::spec::ParamSpec;
 use gauntlet_plugin_abi::{ErrorCode, Purpose};
@@ -18,7 +16,8 @@ use std::marker::PhantomData;
 /// Calls of `step` within one step; an optimizer that needs more is taken for one that does not end.
 const MAX_PARTS: usize = 10_000;
 
-/// A run of one optimizer on a [`Problem`]; see the [module's example](crate::testing).
+/// A run of one optimizer on a [`Problem`]; see the [module's example](crate::testing). `O` is an [`Optimizer`], or
+/// [`Subject`] where the optimizer comes from a loaded library.
 pub struct Harness<O> {
     instance: Instance<PlainBackend>,
     step: u64,
@@ -43,10 +42,7 @@ impl<O: Optimizer> Harness<O> {
     ///
     /// What the optimizer says of its configuration or of the problem.
     pub fn new(config: serde_json::Value, problem: Problem) -> Result<Self> {
-        let params = PlainBackend::initial(&problem)?;
-        let session = Session::start(PlainBackend::new(problem), params)?;
-        let instance = Instance::create(session, crate::export::create::<O>, &config.to_string())?;
-        Ok(Self { instance, step: 0, optimizer: PhantomData })
+        Self::start(crate::export::create::<O>, &config, problem)
     }
 
     /// A run on recorded gradients, one list a step: for a comparison with another implementation.
@@ -61,6 +57,32 @@ impl<O: Optimizer> Harness<O> {
         gradients: Vec<Vec<Vec<f64>>>,
     ) -> Result<Self> {
         Self::new(config, Problem::recorded(specs, params, gradients)?)
+    }
+}
+
+impl Harness<Subject> {
+    /// A run of a subject.
+    ///
+    /// # Errors
+    ///
+    /// As [`Harness::new`].
+    pub fn of(subject: &Subject, config: &serde_json::Value, problem: Problem) -> Result<Self> {
+        Self::start(subject.create, config, problem)
+    }
+
+    /// What a subject says that it will hold beside the parameters, in bytes.
+    pub(super) fn declared_state_bytes(&self, subject: &Subject, config: &serde_json::Value) -> Result<u64> {
+        let config = config.to_string();
+        (subject.state_bytes)(self.instance.session().host(), config.as_str().into()).into_result().map_err(Error::from)
+    }
+}
+
+impl<O> Harness<O> {
+    fn start(create: CreateFn, config: &serde_json::Value, problem: Problem) -> Result<Self> {
+        let params = PlainBackend::initial(&problem)?;
+        let session = Session::start(PlainBackend::new(problem), params)?;
+        let instance = Instance::create(session, create, &config.to_string())?;
+        Ok(Self { instance, step: 0, optimizer: PhantomData })
     }
 
     /// One whole step: calls the optimizer until it is finished. The result is that of the last call.
@@ -186,6 +208,17 @@ impl<O: Optimizer> Harness<O> {
         self.instance.session().lock().backend.should_return = should_return;
     }
 
+    /// Lets a coming call of the host fail: the first is 1.
+    pub(super) fn fail_at(&mut self, call: u64) {
+        let backend = &mut self.instance.session().lock().backend;
+        backend.fails_at = Some(backend.total() + call);
+    }
+
+    /// Calls of the host since the start.
+    pub(super) fn calls(&self) -> u64 {
+        self.instance.session().lock().backend.total()
+    }
+
     /// The optimizer's state.
     ///
     /// # Errors
@@ -232,14 +265,6 @@ impl<O: Optimizer> Harness<O> {
         }
         self.step = snapshot.step;
         self.load(&snapshot.state)
-    }
-
-    /// What the optimizer says that it will hold beside the parameters.
-    pub(super) fn declared_state_bytes(&self, config: &serde_json::Value) -> Result<u64> {
-        let config = serde_json::from_value(config.clone());
-        let config: O::Config = config.map_err(|error| Error::config("", error.to_string()))?;
-        let setup = Setup::new(Link(self.instance.session().host()))?;
-        guard(|| Ok(O::state_bytes(&config, setup.params())))
     }
 
     /// Ends the optimizer; what [`Harness::live`] counts afterwards has leaked.

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! [`conformance`] runs the checks that every plugin has to pass; a [`Harness`] runs one optimizer step by step on a
-//! [`Problem`] or on recorded gradients.
+//! [`Problem`] or on recorded gradients. A [`Subject`] is an optimizer of a loaded library, for the same checks.
 //!
 //! ```
 //! use gauntlet_plugin_api::prelude::*;
@@ -73,15 +73,17 @@ mod loss;
 mod ops;
 mod problem;
 mod products;
+mod subject;
 mod trace;
 
 pub use array::Array;
 pub use backend::PlainBackend;
-pub use conformance::{Report, Verdict, check, conformance};
+pub use conformance::{Figures, Report, Verdict, check, check_subject, conformance, measure};
 pub use harness::{Harness, Snapshot};
 pub use loss::Fault;
 pub use problem::Problem;
 pub use serde_json::json;
+pub use subject::Subject;
 pub use trace::{Deviation, Trace};
 
 pub use crate::backend::{Outcome, SavedEntry, SavedState, SavedTensor, StepResult};

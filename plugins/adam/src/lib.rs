@@ -102,6 +102,13 @@ impl Optimizer for Adam {
         Ok(StepReport::new(loss).gradient_norm(gradient.norm()?))
     }
 
+    fn rule_of(&self, spec: &ParamSpec) -> String {
+        match groups::find(&self.config.groups, spec) {
+            Some(group) => format!("adamw, groups[{group}]"),
+            None => "adamw".into(),
+        }
+    }
+
     fn save(&self, state: &mut StateWriter) -> Result<()> {
         state.params("first_moment", &self.first_moment)?;
         state.params("second_moment", &self.second_moment)?;

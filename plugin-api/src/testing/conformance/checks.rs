@@ -3,11 +3,11 @@
 use super::super::harness::{Harness, Snapshot};
 use super::super::loss::Fault;
 use super::super::problem::Problem;
+use super::super::subject::Subject;
+use super::figures::tensor_bytes;
 use super::record::{Record, first_difference, state_difference};
-use crate::backend::{self, SavedState};
+use crate::backend;
 use crate::error::Error;
-use crate::metadata::Metadata;
-use crate::optimizer::Optimizer;
 use gauntlet_plugin_abi::{Capability, DType, ErrorCode};
 use serde_json::Value;
 
@@ -38,16 +38,16 @@ fn problem() -> Problem {
     Problem::two_layer().batch_size(4).total_steps(100)
 }
 
-fn start<O: Optimizer>(config: &Value) -> Result<Harness<O>, Failure> {
-    Ok(Harness::new(config.clone(), problem())?)
+pub(super) fn start(subject: &Subject, config: &Value) -> Result<Harness<Subject>, Failure> {
+    Ok(Harness::of(subject, config, problem())?)
 }
 
-pub(super) fn creation<O: Optimizer>(config: &Value) -> Outcome {
-    start::<O>(config).map(drop)
+pub(super) fn creation(subject: &Subject, config: &Value) -> Outcome {
+    start(subject, config).map(drop)
 }
 
-pub(super) fn metadata<O: Optimizer>() -> Outcome {
-    let metadata = Metadata::of::<O>("0.0.0");
+pub(super) fn metadata(subject: &Subject) -> Outcome {
+    let metadata = &subject.metadata;
     let name = &metadata.name;
     let word = |word: &str, extra: char| {
         let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == extra;
@@ -71,40 +71,40 @@ pub(super) fn metadata<O: Optimizer>() -> Outcome {
     Ok(())
 }
 
-pub(super) fn config<O: Optimizer>(config: &Value) -> Outcome {
+pub(super) fn config(subject: &Subject, config: &Value) -> Outcome {
     const UNKNOWN: &str = "a_key_that_nobody_has";
     let mut unknown = config.clone();
     if let Some(table) = unknown.as_object_mut() {
         table.insert(UNKNOWN.into(), 1.into());
     }
-    match Harness::<O>::new(unknown, problem()) {
+    match Harness::of(subject, &unknown, problem()) {
         Err(error) if error.code == ErrorCode::CONFIG => {}
         Err(error) => return Err(Failure(format!("an unknown key gives {} `{error}`", error.code.name()))),
         Ok(_) => return Err(Failure("an unknown key is accepted; `#[serde(deny_unknown_fields)]` is missing".into())),
     }
-    let parsed: O::Config = serde_json::from_value(config.clone()).map_err(|error| Failure(error.to_string()))?;
-    let written = serde_json::to_value(parsed).map_err(|error| Failure(error.to_string()))?;
-    match Harness::<O>::new(written, problem()) {
+    // What a library writes of a configuration never crosses the boundary, so only its own tests can look at it.
+    let Some(written) = subject.written(config) else { return Ok(()) };
+    match Harness::of(subject, &written.map_err(Failure)?, problem()) {
         Ok(_) => Ok(()),
         Err(error) => Err(Failure(format!("what it writes of its configuration is refused: {error}"))),
     }
 }
 
-pub(super) fn determinism<O: Optimizer>(config: &Value) -> Outcome {
+pub(super) fn determinism(subject: &Subject, config: &Value) -> Outcome {
     for dtype in [DType::F64, DType::F32] {
-        let run = || Record::steps(&mut Harness::<O>::new(config.clone(), problem().dtype(dtype))?, 4);
+        let run = || Record::steps(&mut Harness::of(subject, config, problem().dtype(dtype))?, 4);
         equal(first_difference(&run()?, &run()?), &format!("two runs in {} differ", dtype.name()))?;
     }
     Ok(())
 }
 
-pub(super) fn state_round_trip<O: Optimizer>(config: &Value) -> Outcome {
-    let mut used = start::<O>(config)?;
+pub(super) fn state_round_trip(subject: &Subject, config: &Value) -> Outcome {
+    let mut used = start(subject, config)?;
     Record::steps(&mut used, 3)?;
     let snapshot = used.snapshot()?;
     let expected = Record::steps(&mut used, 3)?;
 
-    let mut fresh = start::<O>(config)?;
+    let mut fresh = start(subject, config)?;
     fresh.restore(&snapshot)?;
     equal(state_difference(&snapshot.state, &fresh.save()?), "a state that was loaded is saved differently")?;
     equal(first_difference(&expected, &Record::steps(&mut fresh, 3)?), "a fresh optimizer goes on differently")?;
@@ -113,22 +113,22 @@ pub(super) fn state_round_trip<O: Optimizer>(config: &Value) -> Outcome {
     equal(first_difference(&expected, &Record::steps(&mut used, 3)?), "an optimizer that is set back differs")
 }
 
-pub(super) fn stop_and_resume<O: Optimizer>(config: &Value) -> Outcome {
-    let mut whole = start::<O>(config)?;
+pub(super) fn stop_and_resume(subject: &Subject, config: &Value) -> Outcome {
+    let mut whole = start(subject, config)?;
     let uninterrupted = Record::steps(&mut whole, 3)?;
 
-    let mut parted = start::<O>(config)?;
+    let mut parted = start(subject, config)?;
     parted.set_should_return(true);
     let mut expected = Record::steps(&mut parted, 3)?;
     equal(first_difference(&uninterrupted, &expected), "returning early changes the step")?;
 
-    let mut stopped = start::<O>(config)?;
+    let mut stopped = start(subject, config)?;
     stopped.set_should_return(true);
     stopped.step()?;
     let stops = stops(&mut stopped)?;
     expected.remove(0);
     for (index, snapshot) in stops.iter().enumerate() {
-        let mut resumed = start::<O>(config)?;
+        let mut resumed = start(subject, config)?;
         resumed.set_should_return(true);
         resumed.restore(snapshot)?;
         let context = format!("resumed after call {} of step 2", index + 1);
@@ -139,7 +139,7 @@ pub(super) fn stop_and_resume<O: Optimizer>(config: &Value) -> Outcome {
 }
 
 /// The run at every return of `more()` within the next step.
-fn stops<O: Optimizer>(harness: &mut Harness<O>) -> Result<Vec<Snapshot>, Failure> {
+fn stops(harness: &mut Harness<Subject>) -> Result<Vec<Snapshot>, Failure> {
     let mut stops = vec![];
     while stops.len() < MAX_STOPS && harness.call()?.outcome == backend::Outcome::More {
         stops.push(harness.snapshot()?);
@@ -147,23 +147,20 @@ fn stops<O: Optimizer>(harness: &mut Harness<O>) -> Result<Vec<Snapshot>, Failur
     Ok(stops)
 }
 
-pub(super) fn state_bytes<O: Optimizer>(config: &Value) -> Outcome {
-    let bytes = |state: &SavedState| -> u64 {
-        state.entries.iter().flat_map(|entry| &entry.tensors).map(|tensor| tensor.bytes.len() as u64).sum()
-    };
+pub(super) fn state_bytes(subject: &Subject, config: &Value) -> Outcome {
     for dtype in [DType::F64, DType::F32] {
-        let mut harness = Harness::<O>::new(config.clone(), problem().dtype(dtype))?;
+        let mut harness = Harness::of(subject, config, problem().dtype(dtype))?;
         harness.set_should_return(true);
-        let declared = harness.declared_state_bytes(config)?;
+        let declared = harness.declared_state_bytes(subject, config)?;
         let (mut largest, mut long) = (0, false);
         for _ in 0..3 {
             let within = stops(&mut harness)?;
             long |= !within.is_empty();
-            largest = within.iter().map(|stop| bytes(&stop.state)).fold(largest, u64::max);
+            largest = within.iter().map(|stop| tensor_bytes(&stop.state)).fold(largest, u64::max);
             if within.len() == MAX_STOPS {
                 harness.step()?;
             }
-            largest = largest.max(bytes(&harness.save()?));
+            largest = largest.max(tensor_bytes(&harness.save()?));
         }
         let fits = if long { (largest..=4 * largest).contains(&declared) } else { declared == largest };
         let message = || format!("found {declared} declared, expected {largest} in {}", dtype.name());
@@ -172,9 +169,9 @@ pub(super) fn state_bytes<O: Optimizer>(config: &Value) -> Outcome {
     Ok(())
 }
 
-pub(super) fn nan_gradients<O: Optimizer>(config: &Value) -> Outcome {
+pub(super) fn nan_gradients(subject: &Subject, config: &Value) -> Outcome {
     for healthy in [0, 2] {
-        let mut harness = start::<O>(config)?;
+        let mut harness = start(subject, config)?;
         Record::steps(&mut harness, healthy)?;
         harness.inject(Some(Fault::NanGradients));
         for _ in 0..2 {
@@ -192,9 +189,9 @@ pub(super) fn nan_gradients<O: Optimizer>(config: &Value) -> Outcome {
     Ok(())
 }
 
-pub(super) fn zero_gradients<O: Optimizer>(config: &Value) -> Outcome {
+pub(super) fn zero_gradients(subject: &Subject, config: &Value) -> Outcome {
     for healthy in [0, 2] {
-        let mut harness = start::<O>(config)?;
+        let mut harness = start(subject, config)?;
         Record::steps(&mut harness, healthy)?;
         harness.inject(Some(Fault::ZeroGradients));
         for _ in 0..3 {
@@ -208,8 +205,8 @@ pub(super) fn zero_gradients<O: Optimizer>(config: &Value) -> Outcome {
     Ok(())
 }
 
-pub(super) fn empty_parameters<O: Optimizer>(config: &Value) -> Outcome {
-    let empty = || Harness::<O>::new(config.clone(), Problem::empty().batch_size(4));
+pub(super) fn empty_parameters(subject: &Subject, config: &Value) -> Outcome {
+    let empty = || Harness::of(subject, config, Problem::empty().batch_size(4));
     let mut harness = empty()?;
     Record::steps(&mut harness, 2)?;
     let snapshot = harness.snapshot()?;
@@ -219,23 +216,24 @@ pub(super) fn empty_parameters<O: Optimizer>(config: &Value) -> Outcome {
     Ok(())
 }
 
-pub(super) fn metrics<O: Optimizer>(config: &Value) -> Outcome {
-    let mut harness = start::<O>(config)?;
+pub(super) fn metrics(subject: &Subject, config: &Value) -> Outcome {
+    let mut harness = start(subject, config)?;
     let mut seen = vec![];
     for record in Record::steps(&mut harness, 3)? {
         seen.extend(record.metrics());
     }
     seen.extend(harness.metrics().into_iter().map(|(name, _)| name));
-    let declared = |name: &String| name == "gradient_norm" || O::METRICS.iter().any(|metric| metric.name == name);
+    let declared =
+        |name: &String| name == "gradient_norm" || subject.metadata.metrics.iter().any(|metric| metric.name == *name);
     match seen.iter().find(|name| !declared(name)) {
         Some(name) => Err(Failure(format!("`{name}` is reported but not declared in METRICS"))),
         None => Ok(()),
     }
 }
 
-pub(super) fn handle_leaks<O: Optimizer>(config: &Value) -> Outcome {
+pub(super) fn handle_leaks(subject: &Subject, config: &Value) -> Outcome {
     const STEPS: usize = 12;
-    let mut harness = start::<O>(config)?;
+    let mut harness = start(subject, config)?;
     let mut after = || -> Result<(u64, u64), Failure> {
         (0..STEPS).try_for_each(|_| harness.step().map(drop))?;
         Ok(harness.live())
@@ -250,4 +248,47 @@ pub(super) fn handle_leaks<O: Optimizer>(config: &Value) -> Outcome {
     require((tensors, handles) == (0, 0), || {
         format!("found {tensors} tensors and {handles} handles after it was dropped, expected none")
     })
+}
+
+pub(super) fn failing_calls(subject: &Subject, config: &Value) -> Outcome {
+    const PLACES: u64 = 20;
+    let mut harness = start(subject, config)?;
+    Record::steps(&mut harness, 1)?;
+    let snapshot = harness.snapshot()?;
+    let before = harness.calls();
+    harness.step()?;
+    let calls = harness.calls() - before;
+    harness.restore(&snapshot)?;
+    let expected = Record::steps(&mut harness, 2)?;
+    for place in 0..PLACES.min(calls) {
+        let call = 1 + place * calls / PLACES.min(calls);
+        harness.restore(&snapshot)?;
+        harness.fail_at(call);
+        let panic = harness.step().err().filter(|error| error.code == ErrorCode::PANIC);
+        if let Some(error) = panic {
+            return Err(Failure(format!("call {call} of {calls} of the host fails, and it panics: {error}")));
+        }
+        harness.restore(&snapshot)?;
+        let context = format!("loaded after call {call} of {calls} of the host had failed");
+        equal(first_difference(&expected, &Record::steps(&mut harness, 2)?), &context)?;
+    }
+    Ok(())
+}
+
+pub(super) fn threads(subject: &Subject, config: &Value) -> Outcome {
+    const STEPS: usize = 3;
+    let expected = Record::steps(&mut start(subject, config)?, STEPS)?;
+    let (mut harness, mut found) = (start(subject, config)?, vec![]);
+    for _ in 0..STEPS {
+        let thread = std::thread::spawn(move || {
+            let records = Record::steps(&mut harness, 1);
+            (harness, records)
+        });
+        let (moved, records) = thread.join().map_err(|_| Failure("a thread that steps panicked".into()))?;
+        harness = moved;
+        found.extend(records?);
+    }
+    equal(first_difference(&expected, &found), "steps on threads of their own differ")?;
+    let dropped = std::thread::spawn(move || harness.finish()).join();
+    dropped.map(drop).map_err(|_| Failure("the thread on which it was dropped panicked".into()))
 }

@@ -21,6 +21,9 @@ const LEAKS_BATCHES: usize = 12;
 const REJECTS_WITH_CHANGES: usize = 13;
 const HURRIES: usize = 14;
 const REFUSES: usize = 15;
+const PANICS_ON_FAILURE: usize = 16;
+const KEEPS_WHAT_FAILED: usize = 17;
+const MINDS_THREADS: usize = 18;
 
 #[derive(Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -38,6 +41,8 @@ struct Bad<const HABIT: usize> {
     lr: f64,
     velocity: Params,
     pending: Option<Position>,
+    made_on: std::thread::ThreadId,
+    failed: bool,
 }
 
 /// Changes with every step of the process.
@@ -51,7 +56,13 @@ impl<const HABIT: usize> Optimizer for Bad<HABIT> {
         if HABIT == REFUSES {
             return Err(Error::config("lr", "is never right"));
         }
-        Ok(Self { lr: config.lr, velocity: setup.params().zeros_like()?, pending: None })
+        Ok(Self {
+            lr: config.lr,
+            velocity: setup.params().zeros_like()?,
+            pending: None,
+            made_on: std::thread::current().id(),
+            failed: false,
+        })
     }
 
     fn state_bytes(_: &Strict, params: &Params) -> u64 {
@@ -94,11 +105,18 @@ impl<const HABIT: usize> Optimizer for Bad<HABIT> {
 
 impl<const HABIT: usize> Bad<HABIT> {
     fn update(&mut self, ctx: &mut StepContext, batch: &Batch) -> Result<StepReport> {
-        let (loss, mut gradient) = ctx.loss_and_gradient(ctx.params(), batch)?;
+        let outcome = ctx.loss_and_gradient(ctx.params(), batch);
+        if HABIT == PANICS_ON_FAILURE {
+            assert!(outcome.is_ok(), "no gradient");
+        }
+        self.failed |= outcome.is_err();
+        let (loss, mut gradient) = outcome?;
         let norm = gradient.norm()?;
         let mut report = StepReport::new(loss).gradient_norm(norm);
         match HABIT {
             RANDOM => self.lr += 1e-12 * STEPS.fetch_add(1, Ordering::Relaxed) as f64,
+            KEEPS_WHAT_FAILED => self.lr *= if self.failed { 2.0 } else { 1.0 },
+            MINDS_THREADS if std::thread::current().id() != self.made_on => self.lr *= 2.0,
             PANICS_ON_NAN => assert!(!norm.is_nan(), "the gradient is NaN"),
             HANGS_ON_NAN => while gradient.norm()?.is_nan() {},
             DIVIDES_BY_ZERO => drop(gradient.scale_(1.0 / norm)?),
@@ -159,7 +177,7 @@ fn fails_only<O: Optimizer>(name: &str, message: &str) {
 fn a_good_optimizer_passes_every_check() {
     let report = check::<Bad<NOTHING>>(json!({ "lr": 0.1 }));
     assert!(report.checks.iter().all(|(_, verdict)| *verdict == Verdict::Passed), "{report}");
-    assert_eq!(report.checks.len(), 12);
+    assert_eq!(report.checks.len(), 14);
 }
 
 #[test]
@@ -178,6 +196,9 @@ fn each_check_has_an_optimizer_that_fails_it_alone() {
     fails_only::<Bad<REJECTS_WITH_CHANGES>>("zero gradients", "rejected, but the parameters have changed");
     fails_only::<Bad<NEEDS_A_PARAMETER>>("empty parameters", "panicked: index out of bounds");
     fails_only::<Bad<UNDECLARED_METRIC>>("metrics", "`momentum` is reported but not declared in METRICS");
+    fails_only::<Bad<PANICS_ON_FAILURE>>("failing calls", "of the host fails, and it panics");
+    fails_only::<Bad<KEEPS_WHAT_FAILED>>("failing calls", "of the host had failed: step ");
+    fails_only::<Bad<MINDS_THREADS>>("threads", "steps on threads of their own differ: step 1: ");
     fails_only::<Bad<LEAKS_TENSORS>>("handle leaks", "after 24 steps, expected ");
     fails_only::<Bad<LEAKS_BATCHES>>("handle leaks", "after 24 steps, expected ");
 }

@@ -1,9 +1,9 @@
 //! Everything that a step leaves, to the bit.
 
 use super::super::harness::Harness;
+use super::super::subject::Subject;
 use crate::backend::{SavedState, StepResult};
 use crate::error::Result;
-use crate::optimizer::Optimizer;
 
 /// What a finished step left behind.
 #[derive(Debug)]
@@ -17,7 +17,7 @@ pub(super) struct Record {
 }
 
 impl Record {
-    fn of<O: Optimizer>(harness: &Harness<O>, result: StepResult) -> Result<Self> {
+    fn of(harness: &Harness<Subject>, result: StepResult) -> Result<Self> {
         Ok(Self {
             step: harness.steps(),
             result,
@@ -29,7 +29,7 @@ impl Record {
     }
 
     /// Runs steps and records each.
-    pub fn steps<O: Optimizer>(harness: &mut Harness<O>, count: usize) -> Result<Vec<Self>> {
+    pub fn steps(harness: &mut Harness<Subject>, count: usize) -> Result<Vec<Self>> {
         let record = |_| {
             let result = harness.step()?;
             Self::of(harness, result)
