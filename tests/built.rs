@@ -41,7 +41,7 @@ pub fn plugin(name: &str) -> &'static Path {
             Some(profile) => profile,
         };
         let mut cargo = cargo(source_tree(), &["build", REPORT, "--profile", profile]);
-        shipped().iter().for_each(|name| drop(cargo.args(["-p", name])));
+        cargo.args(shipped().iter().flat_map(|name| ["-p", name.as_str()]));
         build(cargo.arg("--target-dir").arg(profile_dir().parent().unwrap()))
     });
     artifact(&PLUGINS, name)
@@ -82,7 +82,7 @@ pub fn small(folder: &Path, args: &[&str]) -> Command {
     let mut command = cargo(folder, args);
     command
         .env("CARGO_TARGET_DIR", fixtures_dir())
-        .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")
+        .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0")
         .env_remove("LIBTORCH")
         .env_remove("LD_LIBRARY_PATH");
     command

@@ -258,8 +258,8 @@ fn names_that_lead_to_no_file_or_to_two() {
         let path = place.path();
         gauntlet(&path, &["plugins", "inspect", name, "--search-path", path.to_str().unwrap()]).refusal(&path)
     };
-    let unknown = inspect("shampooo");
-    let start = "66: error: plugin `shampooo`: no such file: found no `libshampooo.so` in `[PROGRAM]`, ";
+    let unknown = inspect("unheard-of");
+    let start = "66: error: plugin `unheard-of`: no such file: found no `libunheard_of.so` in `[PROGRAM]`, ";
     let end = "`[FOLDER]`; hint: build the plugin, add its folder to `plugins.search_path`, or name it by its absolute path\n";
     assert!(unknown.starts_with(start) && unknown.ends_with(end), "{unknown}");
     place.file("libmy_opt.so", b"");

@@ -139,7 +139,8 @@ impl Tensor {
         self.link.op_one(TensorOp::CAST, &[self.raw], &[], &[i64::from(dtype.0)])
     }
 
-    /// A `DLManagedTensor*` over the tensor's storage, for an own kernel. The consumer calls its deleter.
+    /// A `DLManagedTensor*` over the tensor's storage, for an own kernel. The consumer calls its deleter. The kernel may
+    /// write to a tensor of the plugin's own on which no linearization is anchored, and only reads the run's parameters.
     ///
     /// # Errors
     ///

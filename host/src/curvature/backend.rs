@@ -200,6 +200,10 @@ impl Backend for TorchBackend {
         tensor::fused(program, lists)
     }
 
+    fn dlpack(&self, tensor: &Tensor) -> Result<*mut ()> {
+        tensor::dlpack(tensor)
+    }
+
     fn integer(&self, query: IntegerQuery) -> Result<Option<u64>> {
         Ok(match query {
             IntegerQuery::BATCH_SIZE => Some(self.facts.batch_size),
@@ -235,7 +239,7 @@ impl Backend for TorchBackend {
 
     fn supports(&self, what: Capability) -> bool {
         match what {
-            Capability::LOSS | Capability::LOSSES | Capability::GRADIENT => true,
+            Capability::LOSS | Capability::LOSSES | Capability::GRADIENT | Capability::DLPACK => true,
             Capability::SQUARED_GRADIENT
             | Capability::FISHER_VECTOR_PRODUCT
             | Capability::LINEARIZE

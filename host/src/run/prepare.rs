@@ -76,8 +76,6 @@ pub fn set_up_libtorch(threads: usize) -> usize {
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     let threads = if threads == 0 { cores() } else { threads };
     tch::set_num_threads(threads as i32);
-    // An error says that the pool was already made, by an earlier call in this process with its own number.
-    let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
     threads
 }
 

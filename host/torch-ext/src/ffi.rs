@@ -1,7 +1,7 @@
 //! Declarations of `shim.cpp` and the one place that turns its messages into errors.
 
 use std::ffi::{CStr, c_char, c_void};
-use std::ptr::{null, null_mut};
+use std::ptr::{self, null, null_mut};
 
 use tch::Tensor;
 
@@ -17,6 +17,8 @@ unsafe extern "C" {
     fn gauntlet_forward_level_exit(level: u64) -> *mut c_char;
     fn gauntlet_set_deterministic_algorithms(enabled: bool) -> *mut c_char;
     fn gauntlet_deterministic_algorithms() -> bool;
+    fn gauntlet_dlpack(tensor: *const c_void, managed: *mut *mut c_void) -> *mut c_char;
+    fn gauntlet_on_every_thread(work: extern "C" fn(*mut c_void), data: *mut c_void) -> *mut c_char;
     fn gauntlet_keep_freed_memory(largest: i32, total: i32);
     fn gauntlet_linear(x: Raw, weight: Raw, sum: Raw, out: *mut *mut c_void) -> *mut c_char;
     fn gauntlet_norm_forward(x: Raw, w: Raw, b: Raw, eps: f64, centred: bool, y: Raw, normal: Raw, scale: Raw) -> bool;
@@ -215,4 +217,21 @@ pub(crate) fn gelu(x: &Tensor, dy: Option<&Tensor>, output: &Tensor) -> bool {
     assert!(x.dim() == 2 && output.size() == x.size() && dy.is_none_or(|dy| dy.size() == x.size()), "{:?}", x.size());
     // SAFETY: the arrays have the same size; types and layout are checked on the other side.
     unsafe { gauntlet_gelu(raw(x), raw_or_null(dy), raw(output)) }
+}
+
+pub(crate) fn dlpack(tensor: &Tensor) -> Result<*mut c_void, ShimError> {
+    let mut managed = null_mut();
+    // SAFETY: tch's pointer is to an `at::Tensor` that lives as long as the borrow, and `managed` outlives the call.
+    unsafe { check(gauntlet_dlpack(tensor.as_ptr().cast(), &mut managed)) }?;
+    Ok(managed)
+}
+
+/// Calls `work` at the same time on every thread that libtorch computes with, and waits for all. It must not unwind.
+pub(crate) fn on_every_thread<F: Fn() + Sync>(work: &F) -> Result<(), ShimError> {
+    extern "C" fn call<F: Fn() + Sync>(data: *mut c_void) {
+        // SAFETY: `data` is the reference below, which outlives all calls, and `F` may be shared by threads.
+        unsafe { (*data.cast::<F>())() }
+    }
+    // SAFETY: `call` gets back the reference that it expects, and no call goes on after this one has returned.
+    unsafe { check(gauntlet_on_every_thread(call::<F>, ptr::from_ref(work).cast_mut().cast())) }
 }

@@ -7,8 +7,10 @@
 mod ffi;
 mod forward;
 pub mod kernels;
+mod threads;
 
 pub use forward::ForwardLevel;
+pub use threads::parallel_map;
 
 use tch::Tensor;
 
@@ -74,6 +76,14 @@ pub fn keep_freed_memory(largest: i32, total: i32) {
     ffi::keep_freed_memory(largest, total);
 }
 
+/// A `DLManagedTensor*` over the tensor's own storage, which lives until the consumer calls its deleter.
+///
+/// # Errors
+/// When libtorch cannot export the tensor.
+pub fn dlpack(tensor: &tch::Tensor) -> Result<*mut std::ffi::c_void, ShimError> {
+    ffi::dlpack(tensor)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -111,5 +121,36 @@ mod tests {
     fn an_exception_of_libtorch_becomes_an_error() {
         let error = ffi::exit_forward_level(7).unwrap_err();
         assert!(!error.to_string().is_empty() && !error.to_string().contains("Exception raised"), "{error}");
+    }
+
+    /// The head of `DLManagedTensor` as DLPack 0.8 and later lay it out.
+    #[repr(C)]
+    struct Managed {
+        data: *const f32,
+        device: [i32; 2],
+        ndim: i32,
+        dtype: (u8, u8, u16),
+        shape: *const i64,
+        strides: *const i64,
+        byte_offset: u64,
+        context: *mut std::ffi::c_void,
+        deleter: Option<extern "C" fn(*mut Managed)>,
+    }
+
+    #[test]
+    fn an_exported_tensor_shares_its_storage_and_outlives_it() {
+        let tensor = tch::Tensor::from_slice(&[1.0_f32, 2.0, 3.0, 4.0, 5.0, 6.0]).view([2, 3]);
+        let data = tensor.data_ptr().cast_const().cast();
+        let managed = dlpack(&tensor).unwrap().cast::<Managed>();
+        drop(tensor);
+        // SAFETY: the export lives until its deleter is called at the end.
+        unsafe {
+            let Managed { device, ndim, dtype, byte_offset, .. } = *managed;
+            assert_eq!((device, ndim, dtype, byte_offset), ([1, 0], 2, (2, 32, 1), 0));
+            assert_eq!((*managed).data, data);
+            assert_eq!(std::slice::from_raw_parts((*managed).shape, 2), [2, 3]);
+            assert_eq!(std::slice::from_raw_parts((*managed).data, 6), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+            (*managed).deleter.unwrap()(managed);
+        }
     }
 }

@@ -11,8 +11,12 @@
 #include <malloc.h>
 
 #include <ATen/Context.h>
+#include <ATen/DLConvertor.h>
+#include <ATen/Parallel.h>
+#include <ATen/TensorIterator.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
 #include <torch/csrc/autograd/forward_grad.h>
 #include <torch/headeronly/version.h>
 
@@ -80,6 +84,21 @@ char* gauntlet_linear(const at::Tensor* x, const at::Tensor* weight, const at::T
 void gauntlet_keep_freed_memory(std::int32_t largest, std::int32_t total) {
   mallopt(M_MMAP_THRESHOLD, largest);
   mallopt(M_TRIM_THRESHOLD, total);
+}
+
+// `tensor` is an at::Tensor; `managed` receives a DLManagedTensor, which keeps the storage until its deleter is called.
+char* gauntlet_dlpack(const void* tensor, void** managed) {
+  return guarded([&] { *managed = at::toDLPack(*static_cast<const at::Tensor*>(tensor)); });
+}
+
+// Calls `work(data)` at the same time on every thread that libtorch computes with. libtorch's own loop over the elements
+// of a tensor, one element a thread, starts them: it needs no OpenMP here.
+char* gauntlet_on_every_thread(void (*work)(void*), void* data) {
+  return guarded([&] {
+    at::Tensor threads = at::empty({at::get_num_threads()}, at::kByte);
+    at::TensorIterator iterator = at::TensorIterator::nullary_op(threads);
+    iterator.for_each([&](char**, const std::int64_t*, std::int64_t) { work(data); }, /*grain_size=*/1);
+  });
 }
 
 bool gauntlet_deterministic_algorithms() { return at::globalContext().deterministicAlgorithms(); }

@@ -11,7 +11,7 @@ mod store;
 mod table;
 
 pub use instance::{CreateFn, Instance, Outcome, StepResult};
-pub use program::{Operand, Program, Statement};
+pub use program::{Operand, Program, Statement, allocate_registers};
 pub use saved::{SavedEntry, SavedState, SavedTensor};
 pub use session::{FusedList, Session, SessionGuard};
 

@@ -1,4 +1,4 @@
-//! A fused program in the form that backends run: statements over registers, each written once before it is read.
+//! A fused program in the form that backends run: statements over registers, each written before it is read.
 
 use crate::error::{Error, Result};
 use gauntlet_plugin_abi::{FusedOp, RawInstruction};
@@ -25,14 +25,14 @@ pub struct Statement {
     pub register: usize,
 }
 
-/// A checked program.
+/// A checked program, in which each statement has a register of its own until [`Program::with_registers_reused`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Program {
     /// In order.
     pub statements: Vec<Statement>,
     /// Lists to write at the end, each once, and what.
     pub stores: Vec<(usize, Operand)>,
-    /// How many registers are alive at once at most.
+    /// How many registers there are.
     pub registers: usize,
 }
 
@@ -52,45 +52,55 @@ impl Program {
         }
         let mut parser = Parser { lists, stack: vec![], temporaries: vec![], program: Self::default() };
         code.iter().try_for_each(|instruction| parser.step(instruction))?;
+        parser.program.registers = parser.program.statements.len();
         match parser.stack.is_empty() {
-            true => Ok(parser.program.with_registers_reused()),
+            true => Ok(parser.program),
             false => Err(Error::argument("fused", format!("{} values left on the stack", parser.stack.len()))),
         }
     }
 
-    /// Gives registers that are not read any more to later statements.
-    fn with_registers_reused(mut self) -> Self {
-        let mut last_read = vec![0; self.statements.len()];
-        for (at, statement) in self.statements.iter().enumerate() {
-            registers(&statement.operands).for_each(|register| last_read[register] = at);
-        }
-        for (_, operand) in &self.stores {
-            registers(std::slice::from_ref(operand)).for_each(|register| last_read[register] = usize::MAX);
-        }
-        let (mut place, mut free) = (vec![0; self.statements.len()], vec![]);
-        for (at, statement) in self.statements.iter_mut().enumerate() {
-            let mut read: Vec<usize> = registers(&statement.operands).collect();
-            read.sort_unstable();
-            read.dedup();
-            // The result may not share a register with an operand: backends work on whole chunks.
-            place[at] = free.pop().unwrap_or_else(|| {
-                self.registers += 1;
-                self.registers - 1
-            });
-            free.extend(read.into_iter().filter(|register| last_read[*register] == at).map(|register| place[register]));
+    /// The same program with registers that are not read any more given to later statements.
+    pub fn with_registers_reused(&self) -> Self {
+        let mut program = self.clone();
+        let reads: Vec<_> = program.statements.iter().map(|statement| registers(&statement.operands)).collect();
+        let stored: Vec<Operand> = program.stores.iter().map(|(_, operand)| *operand).collect();
+        let (place, count) = allocate_registers(&reads, &registers(&stored));
+        for statement in &mut program.statements {
             statement.operands.iter_mut().for_each(|operand| rename(operand, &place));
-            statement.register = place[at];
+            statement.register = place[statement.register];
         }
-        self.stores.iter_mut().for_each(|(_, operand)| rename(operand, &place));
-        self
+        program.stores.iter_mut().for_each(|(_, operand)| rename(operand, &place));
+        program.registers = count;
+        program
     }
 }
 
-fn registers(operands: &[Operand]) -> impl Iterator<Item = usize> + '_ {
-    operands.iter().filter_map(|operand| match operand {
+/// Gives each result a register, and says how many there are: result i is of step i, which reads the earlier results
+/// `reads[i]`; those in `kept` are read at the end. A result never shares a register with one that its step reads.
+pub fn allocate_registers(reads: &[Vec<usize>], kept: &[usize]) -> (Vec<usize>, usize) {
+    let mut last_read = vec![0; reads.len()];
+    reads.iter().enumerate().for_each(|(step, read)| read.iter().for_each(|result| last_read[*result] = step));
+    kept.iter().for_each(|result| last_read[*result] = usize::MAX);
+    let (mut place, mut free, mut count) = (vec![0; reads.len()], vec![], 0);
+    for (step, read) in reads.iter().enumerate() {
+        place[step] = free.pop().unwrap_or_else(|| {
+            count += 1;
+            count - 1
+        });
+        let mut ended: Vec<usize> = read.iter().copied().filter(|result| last_read[*result] == step).collect();
+        ended.sort_unstable();
+        ended.dedup();
+        free.extend(ended.into_iter().map(|result| place[result]));
+    }
+    (place, count)
+}
+
+fn registers(operands: &[Operand]) -> Vec<usize> {
+    let register = |operand: &Operand| match operand {
         Operand::Register(register) => Some(*register),
         _ => None,
-    })
+    };
+    operands.iter().filter_map(register).collect()
 }
 
 fn rename(operand: &mut Operand, place: &[usize]) {
@@ -198,6 +208,8 @@ mod tests {
         (0..3).for_each(|_| text.extend([(FusedOp::CONST, 0, 1.0), (FusedOp::ADD, 0, 0.0)]));
         text.push((FusedOp::STORE, 0, 0.0));
         let program = Program::parse(&code(&text), 1).unwrap();
+        assert_eq!(program.registers, 3);
+        let program = program.with_registers_reused();
         assert_eq!(program.registers, 2);
         for statement in &program.statements {
             assert!(!statement.operands.contains(&Operand::Register(statement.register)));

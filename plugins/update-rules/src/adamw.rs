@@ -28,18 +28,22 @@ impl AdamW {
     /// w <- (1 - lr wd) w - lr / (1 - b1^t) m / (sqrt(v) / sqrt(1 - b2^t) + eps)
     /// ```
     ///
+    /// computed with the corrections moved into the step size and eps (Kingma and Ba, arXiv 1412.6980, section 2):
+    /// lr sqrt(1 - b2^t) / (1 - b1^t) m / (sqrt(v) + eps sqrt(1 - b2^t)), a division less for each element.
+    ///
     /// With `nesterov`, b1 m / (1 - b1^(t+1)) + (1 - b1) g / (1 - b1^t) stands for m / (1 - b1^t).
     pub fn step(&self, w: &mut Params, m: &mut Params, v: &mut Params, g: &Params) -> Result<()> {
         let Self { lr, betas: [b1, b2], eps, weight_decay, nesterov, t } = *self;
         let (correction1, correction2) = (bias_correction(b1, t), bias_correction(b2, t).sqrt());
         let ahead = bias_correction(b1, t + 1);
+        let lr_corrected = lr * correction2;
         fused([w, m, v], [g], |[w, m, v], [g]| {
             let m = m + (1.0 - b1) * (g - m);
             let v = b2 * v + (1.0 - b2) * g * g;
-            let denominator = v.sqrt() / correction2 + eps;
+            let denominator = v.sqrt() + eps * correction2;
             let direction = match nesterov {
-                false => lr / correction1 * m,
-                true => lr * b1 / ahead * m + lr * (1.0 - b1) / correction1 * g,
+                false => lr_corrected / correction1 * m,
+                true => lr_corrected * b1 / ahead * m + lr_corrected * (1.0 - b1) / correction1 * g,
             };
             let w = (1.0 - lr * weight_decay) * w - direction / denominator;
             [w, m, v]

@@ -7,6 +7,7 @@ use tch::{Kind, Tensor};
 
 /// Runs the program on each position of the lists; results are written after all have been computed.
 pub(super) fn run(program: &Program, lists: &mut [FusedList<'_, Tensor>]) -> Result<()> {
+    let program = program.with_registers_reused();
     let length = lists.first().map_or(0, |list| each(list).len());
     for position in 0..length {
         let elements: Vec<Tensor> = lists.iter().map(|list| each(list)[position].shallow_clone()).collect();
@@ -25,7 +26,7 @@ pub(super) fn run(program: &Program, lists: &mut [FusedList<'_, Tensor>]) -> Res
 }
 
 /// The tensors of a list.
-pub(super) fn each<'a>(list: &'a FusedList<'_, Tensor>) -> Vec<&'a Tensor> {
+fn each<'a>(list: &'a FusedList<'_, Tensor>) -> Vec<&'a Tensor> {
     match list {
         FusedList::Write(tensors) => tensors.iter().collect(),
         FusedList::Read(tensors) => tensors.clone(),
@@ -75,51 +76,125 @@ fn evaluate(statement: &Statement, elements: &[Tensor], registers: &[Option<Tens
 
 #[cfg(test)]
 mod tests {
+    use super::super::fused::in_place;
+    use super::super::vector::Width;
     use super::*;
     use gauntlet_plugin_abi::RawInstruction;
+    use gauntlet_plugin_api::backend::Program;
     use tch::Device;
 
-    /// The same program by both paths, on dense and on strided tensors.
-    #[test]
-    fn both_paths_agree_bit_for_bit() {
-        let code = |text: &[(FusedOp, u32, f64)]| {
-            text.iter()
-                .map(|(op, index, value)| RawInstruction { op: *op, index: *index, value: *value })
-                .collect::<Vec<_>>()
-        };
-        let program = code(&[
-            (FusedOp::LOAD, 0, 0.0),
-            (FusedOp::CONST, 0, 0.3),
-            (FusedOp::LOAD, 1, 0.0),
-            (FusedOp::MUL, 0, 0.0),
-            (FusedOp::ADD, 0, 0.0),
-            (FusedOp::SET, 0, 0.0),
-            (FusedOp::GET, 0, 0.0),
-            (FusedOp::ABS, 0, 0.0),
-            (FusedOp::SQRT, 0, 0.0),
-            (FusedOp::GET, 0, 0.0),
-            (FusedOp::LOAD, 1, 0.0),
-            (FusedOp::LE, 0, 0.0),
-            (FusedOp::GET, 0, 0.0),
-            (FusedOp::SELECT, 0, 0.0),
-            (FusedOp::STORE, 0, 0.0),
-        ]);
-        // SELECT pops (condition, a, b) in the order pushed.
-        let program = Program::parse(&program, 2).unwrap();
+    fn program(text: &[(FusedOp, u32, f64)], lists: usize) -> Program {
+        let instruction =
+            |(op, index, value): &(FusedOp, u32, f64)| RawInstruction { op: *op, index: *index, value: *value };
+        Program::parse(&text.iter().map(instruction).collect::<Vec<_>>(), lists).unwrap()
+    }
+
+    /// The first lists after a program, of which the first `written` are written: dense or strided, by one path.
+    fn after(
+        lists: &[Tensor],
+        written: usize,
+        layout: impl Fn(&Tensor) -> Tensor,
+        run: impl Fn(&mut [FusedList<'_, Tensor>]),
+    ) -> Vec<Tensor> {
+        let lists: Vec<Tensor> = lists.iter().map(layout).collect();
+        let write = |tensor: &Tensor| FusedList::Write(vec![tensor.shallow_clone()]);
+        let (write, read) = (lists[..written].iter().map(write), lists[written..].iter());
+        run(&mut write.chain(read.map(|tensor| FusedList::Read(vec![tensor]))).collect::<Vec<_>>());
+        lists
+    }
+
+    /// Runs a program on every path and compares the results bit by bit, on a shape that is no whole number of anything
+    /// that the paths divide it into.
+    ///
+    /// libtorch's square root is not correctly rounded: `ulps` is how far its results may be from those of the fast path,
+    /// which are the same with every vector.
+    fn agree(program: &Program, shape: [i64; 2], (lists, written): (usize, usize), ulps: f64) {
+        let strided = |x: &Tensor| x.transpose(0, 1).contiguous().transpose(0, 1);
         for kind in [Kind::Float, Kind::Double] {
-            let (w, g) =
-                (Tensor::randn([37, 1001], (kind, Device::Cpu)), Tensor::randn([37, 1001], (kind, Device::Cpu)));
-            let fast = vec![w.copy()];
-            let mut lists = [FusedList::Write(fast), FusedList::Read(vec![&g])];
-            crate::curvature::tensor::fused(&program, &mut lists).unwrap();
-            let [FusedList::Write(fast), _] = lists else { unreachable!("the first list is written") };
-            let strided = |x: &Tensor| x.transpose(0, 1).contiguous().transpose(0, 1);
-            let (slow, slow_g) = (strided(&w), strided(&g));
-            assert!(!slow.is_contiguous());
-            let mut lists = [FusedList::Write(vec![slow]), FusedList::Read(vec![&slow_g])];
-            crate::curvature::tensor::fused(&program, &mut lists).unwrap();
-            let [FusedList::Write(slow), _] = lists else { unreachable!("the first list is written") };
-            assert!(fast[0].equal(&slow[0]));
+            let values: Vec<Tensor> = (0..lists).map(|_| Tensor::randn(shape, (kind, Device::Cpu))).collect();
+            assert!(!strided(&values[0]).is_contiguous());
+            let reference = after(&values, written, strided, |lists| super::super::fused(program, lists).unwrap());
+            assert!((0..written).all(|list| !reference[list].equal(&values[list])), "the program changes nothing");
+            let fast = [Width::Sse2, Width::Avx2].map(|width| {
+                after(&values, written, Tensor::copy, |lists| {
+                    let here = in_place::<f32>(width, program, lists).unwrap();
+                    assert!(here || in_place::<f64>(width, program, lists).unwrap(), "not on the fast path");
+                })
+            });
+            // NaN (0 / 0) is as good as NaN.
+            let tolerance = ulps * if kind == Kind::Float { f64::from(f32::EPSILON) } else { f64::EPSILON };
+            for ((narrow, wide), reference) in fast[0].iter().zip(&fast[1]).zip(&reference) {
+                assert!(narrow.allclose(wide, 0.0, 0.0, true), "widths differ in {kind:?}: {program:?}");
+                assert!(wide.allclose(reference, tolerance, 0.0, true), "libtorch differs in {kind:?}: {program:?}");
+            }
         }
+    }
+
+    const LOAD: FusedOp = FusedOp::LOAD;
+    const NUMBER: FusedOp = FusedOp::CONST;
+
+    fn op(op: FusedOp) -> (FusedOp, u32, f64) {
+        (op, 0, 0.0)
+    }
+
+    /// Every operation that rounds correctly, with elements and with numbers on either side, alone and after another.
+    #[test]
+    fn all_paths_agree_bit_for_bit() {
+        let two = [FusedOp::ADD, FusedOp::SUB, FusedOp::MUL, FusedOp::DIV, FusedOp::MAX, FusedOp::MIN, FusedOp::LT];
+        let one = [FusedOp::NEG, FusedOp::ABS, FusedOp::SIGN, FusedOp::RECIPROCAL];
+        let a = [(LOAD, 0, 0.0)];
+        let b = [(LOAD, 1, 0.0)];
+        let x = [(NUMBER, 0, 0.3)];
+        let store = [(FusedOp::STORE, 0, 0.0)];
+        for second in two.into_iter().chain([FusedOp::LE, FusedOp::EQ]) {
+            for first in two {
+                for (p, q, r) in [(&a, &b, &b), (&a, &x, &b), (&x, &a, &b), (&a, &b, &x)] {
+                    let inner = [&p[..], q, &[op(first)]].concat();
+                    check(&[&inner[..], r, &[op(second)], &store].concat(), 0.0);
+                    check(&[&r[..], &inner, &[op(second)], &store].concat(), 0.0);
+                }
+            }
+            for first in one {
+                check(&[&a[..], &[op(first)], &b, &[op(second)], &store].concat(), 0.0);
+            }
+        }
+        let root = [&a[..], &[op(FusedOp::ABS), op(FusedOp::SQRT)]].concat();
+        for second in [FusedOp::MUL, FusedOp::DIV] {
+            check(&[&root[..], &b, &[op(second)], &store].concat(), 2.0);
+            check(&[&b[..], &root, &[op(second)], &store].concat(), 2.0);
+        }
+    }
+
+    fn check(text: &[(FusedOp, u32, f64)], ulps: f64) {
+        agree(&program(text, 2), [7, 131], (2, 1), ulps);
+    }
+
+    #[test]
+    fn all_paths_agree_on_selection_and_temporaries() {
+        let text = [
+            (LOAD, 0, 0.0),
+            (NUMBER, 0, 0.3),
+            (LOAD, 1, 0.0),
+            op(FusedOp::MUL),
+            op(FusedOp::ADD),
+            op(FusedOp::SET),
+            op(FusedOp::GET),
+            op(FusedOp::ABS),
+            op(FusedOp::SQRT),
+            op(FusedOp::GET),
+            (LOAD, 1, 0.0),
+            op(FusedOp::LE),
+            op(FusedOp::GET),
+            op(FusedOp::SELECT),
+            (FusedOp::STORE, 0, 0.0),
+        ];
+        // SELECT pops (condition, a, b) in the order pushed.
+        agree(&program(&text, 2), [37, 1001], (2, 1), 0.0);
+    }
+
+    #[test]
+    fn lists_are_read_before_any_is_written() {
+        let swap = [(LOAD, 0, 0.0), (FusedOp::STORE, 1, 0.0), (LOAD, 1, 0.0), (FusedOp::STORE, 0, 0.0)];
+        agree(&program(&swap, 2), [37, 1001], (2, 2), 0.0);
     }
 }

@@ -6,8 +6,10 @@ mod elsewhere;
 mod fused;
 mod memory;
 mod ops;
+mod plan;
 mod reduce;
 mod values;
+mod vector;
 
 pub use ops::{op, op_in_place};
 pub use reduce::reduce;
@@ -26,11 +28,22 @@ use tch::{TchError, Tensor};
 /// An operation that is unknown, by name.
 pub fn fused(program: &Program, lists: &mut [FusedList<'_, Tensor>]) -> Result<()> {
     tch::no_grad(|| {
-        if fused::in_place::<f32>(program, lists)? || fused::in_place::<f64>(program, lists)? {
+        let width = vector::Width::widest();
+        if fused::in_place::<f32>(width, program, lists)? || fused::in_place::<f64>(width, program, lists)? {
             return Ok(());
         }
         elsewhere::run(program, lists)
     })
+}
+
+/// A `DLManagedTensor*` over a tensor's storage.
+///
+/// # Errors
+///
+/// A tensor that libtorch cannot export.
+pub fn dlpack(tensor: &Tensor) -> Result<*mut ()> {
+    let managed = gauntlet_torch_ext::dlpack(tensor);
+    managed.map(|managed| managed.cast()).map_err(|error| Error::argument("dlpack", error.to_string()))
 }
 
 /// libtorch's error as the plugin's: its first line.
