@@ -41,7 +41,7 @@ impl Plan {
     /// Everything that would keep the run from its first step.
     pub fn new(loaded: &Loaded) -> Result<Self, Vec<Fault>> {
         let one = |fault: Fault| vec![fault];
-        let mut prepared = Prepared::new(loaded)?;
+        let mut prepared = Prepared::new(loaded, None)?;
         let element = prepared.session.lock().backend.facts().kind.elt_size_in_bytes() as u64;
         let rules = prepared.trainer.optimizer_mut().rules().map_err(one)?;
         let (state, shared_state_bytes) = prepared.trainer.optimizer_mut().state_bytes_by_param().map_err(one)?;

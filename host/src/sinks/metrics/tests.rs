@@ -67,6 +67,7 @@ fn plugin(metrics: &[(&str, &str, &str)]) -> Plugin {
         metrics: metrics.iter().map(metric).collect(),
         state_version: 0,
         uses_schedule: true,
+        answers: vec![],
     }
 }
 
