@@ -41,7 +41,7 @@ pub fn plugin(name: &str) -> &'static Path {
             Some(profile) => profile,
         };
         let mut cargo = cargo(source_tree(), &["build", REPORT, "--profile", profile]);
-        shipped().iter().for_each(|name| drop(cargo.args(["-p", name])));
+        cargo.args(shipped().iter().flat_map(|name| ["-p", name]));
         build(cargo.arg("--target-dir").arg(profile_dir().parent().unwrap()))
     });
     artifact(&PLUGINS, name)
