@@ -62,6 +62,9 @@ impl Listening {
             gradient_equivalents: self.heard as f64,
             seconds: 0.05,
             call_seconds: 0.04,
+            data_seconds: 0.001,
+            param_norm: Some(100.0),
+            calls: [("gradient".to_owned(), 1)].into(),
             rejected: None,
             metrics: BTreeMap::from([("gradient_norm".into(), 1.0)]),
         });
