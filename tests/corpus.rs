@@ -89,7 +89,8 @@ impl Run {
              [data]\ntrain = '{shards}'\nvalidation = '{shards}'\nseq_len = 16\nbatch_size = 4\n\
              [optimizer]\nplugin = '{plugin}'\n\
              [train]\nmax_steps = 4\n\
-             [eval]\nbatches = 2\nbatch_size = 4\n",
+             [eval]\nbatches = 2\nbatch_size = 4\n\
+             [metrics]\nenabled = false\n",
             shards = shards().display(),
             plugin = plugin.as_ref().display(),
         );

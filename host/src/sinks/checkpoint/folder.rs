@@ -16,6 +16,9 @@ pub struct Found {
     pub checkpoint: Result<Checkpoint>,
 }
 
+/// Folders that bear a checkpoint's name and are none, each with the reason.
+pub type Damaged = Vec<(PathBuf, Fault)>;
+
 /// Name of the folder of a checkpoint.
 pub fn name(step: u64, part: u64) -> String {
     if part == 0 { format!("step-{step}") } else { format!("step-{step}.part-{part}") }
@@ -54,7 +57,7 @@ pub fn list(folder: &Path) -> Result<Vec<Found>> {
 /// # Errors
 ///
 /// A folder that cannot be read.
-pub fn latest(folder: &Path) -> Result<(Option<Checkpoint>, Vec<(PathBuf, Fault)>)> {
+pub fn latest(folder: &Path) -> Result<(Option<Checkpoint>, Damaged)> {
     let mut damaged = vec![];
     for found in list(folder)?.into_iter().rev() {
         match found.checkpoint.and_then(|checkpoint| checkpoint.verify().map(|()| checkpoint)) {

@@ -9,7 +9,7 @@ mod save;
 #[cfg(test)]
 mod tests;
 
-pub use folder::{Found, latest, list, rotate, set_aside};
+pub use folder::{Damaged, Found, latest, list, rotate, set_aside};
 pub use open::{Checkpoint, TensorInfo};
 pub use save::{TensorLists, save, sequences};
 
