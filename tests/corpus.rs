@@ -94,7 +94,16 @@ impl Run {
 
     /// Trains.
     pub fn train(&self) -> Outcome {
-        let mut args = vec!["train", "--config", "run.toml"];
+        self.call(&[])
+    }
+
+    /// Shows the run and trains nothing.
+    pub fn dry_run(&self) -> Outcome {
+        self.call(&["--dry-run"])
+    }
+
+    fn call(&self, more: &[&str]) -> Outcome {
+        let mut args = [&["train", "--config", "run.toml"], more].concat();
         self.sets.iter().for_each(|setting| args.extend(["--set", setting]));
         gauntlet(self.folder.path(), &args)
     }
