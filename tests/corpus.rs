@@ -114,6 +114,11 @@ impl Run {
         self.train_with(&["--resume", "auto"])
     }
 
+    /// Shows the run and trains nothing.
+    pub fn dry_run(&self) -> Outcome {
+        self.train_with(&["--dry-run"])
+    }
+
     /// Trains with more arguments.
     pub fn train_with(&self, more: &[&str]) -> Outcome {
         gauntlet(self.folder.path(), &self.args(more))

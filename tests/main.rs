@@ -24,6 +24,9 @@ mod skips;
 // AdamW through the boundary against PyTorch, against golden values, and against a plain implementation.
 mod adamw;
 
+// Replayed traces, plugins that are checked, and runs that are shown before they train.
+mod proofs;
+
 // A plugin that is made, built, tested and used outside the source tree.
 mod plugin_new;
 
