@@ -46,8 +46,7 @@ fn replay_changed(change: impl FnOnce(&mut Tensors, &mut Metadata)) -> (Outcome,
     let mut tensors: Tensors = file.tensors().into_iter().map(tensor).collect();
     change(&mut tensors, &mut metadata);
     let folder = tempfile::tempdir().unwrap();
-    serialize_to_file(tensors.iter().map(|(name, values)| (name, values)), Some(metadata), &folder.path().join("t.st"))
-        .unwrap();
+    serialize_to_file(&tensors, Some(metadata), &folder.path().join("t.st")).unwrap();
     let adam = plugin("adam").to_str().unwrap();
     let outcome =
         gauntlet(folder.path(), &["plugins", "replay", "--plugin", adam, "--trace", "t.st", "--rtol", "1e-12"]);

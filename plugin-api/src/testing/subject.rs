@@ -14,8 +14,11 @@ pub struct Subject {
     pub metadata: Metadata,
     pub(super) create: CreateFn,
     pub(super) state_bytes: for<'a> extern "C" fn(Host, RStr<'a>) -> RT<u64>,
-    written: Option<fn(&Value) -> Result<Value, String>>,
+    written: Option<Written>,
 }
+
+/// Reads a configuration and writes it again.
+type Written = fn(&Value) -> Result<Value, String>;
 
 impl Subject {
     /// An optimizer of this program.
