@@ -9,7 +9,7 @@ use crate::session;
 
 /// Prepares the quickstart's shards in `folder`; gives their folder.
 pub fn prepare(folder: &Path) -> Result<PathBuf> {
-    let plays = std::env::var_os("GAUNTLET_BENCH_PLAYS").context("GAUNTLET_BENCH_PLAYS is not set")?;
+    let plays = std::env::var_os("BENCH_PLAYS").context("BENCH_PLAYS is not set")?;
     let shards = folder.join("shards");
     let mut command = Command::new(session::program()?);
     command.args(["data", "prepare"]).arg(plays).arg("--out").arg(&shards).args(["--validation-fraction", "0.1"]);

@@ -14,7 +14,7 @@ use tch::{Device, Kind, Tensor};
 
 /// The built program `gauntlet`, beside which the plugins lie.
 pub fn program() -> Result<PathBuf> {
-    let path = std::env::var_os("GAUNTLET_BENCH_PROGRAM").context("GAUNTLET_BENCH_PROGRAM is not set")?;
+    let path = std::env::var_os("BENCH_GAUNTLET").context("BENCH_GAUNTLET is not set")?;
     Ok(path.into())
 }
 

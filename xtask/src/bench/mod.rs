@@ -143,7 +143,7 @@ impl Bench {
             Program::Python(file) => self.python.command(file),
         };
         command.env("OMP_NUM_THREADS", self.threads.to_string()).current_dir(cargo::workspace_root());
-        command.env("GAUNTLET_BENCH_PROGRAM", &self.gauntlet).env("GAUNTLET_BENCH_PLAYS", &self.plays);
+        command.env("BENCH_GAUNTLET", &self.gauntlet).env("BENCH_PLAYS", &self.plays);
         command
     }
 }
