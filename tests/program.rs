@@ -17,7 +17,14 @@ pub struct Outcome {
 
 /// Runs the program in a folder, with no variable of its own in the environment.
 pub fn gauntlet(folder: &Path, args: &[&str]) -> Outcome {
-    outcome(without_own(&mut Command::new(GAUNTLET)).args(args).current_dir(folder))
+    outcome(without_own(&mut program()).args(args).current_dir(folder))
+}
+
+/// The program, which shall hear of a hang-up also where these tests run under `nohup`.
+pub fn program() -> Command {
+    let mut command = Command::new("env");
+    command.arg("--default-signal=HUP").arg(GAUNTLET);
+    command
 }
 
 /// Takes the variables of the program, and those that could lend it a libtorch, out of a command's environment.

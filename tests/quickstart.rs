@@ -11,7 +11,7 @@ use tempfile::TempDir;
 /// `train` of the shipped configuration in a folder where `prepare` has run, made small, into `runs/NAME`.
 fn train(folder: &Path, name: &str) -> Outcome {
     let config = source_tree().join("configs/quickstart.toml");
-    let (dir, plugin) = (format!("run.dir=runs/{name}"), format!("optimizer.plugin={}", plugin("adam").display()));
+    let (dir, plugin) = (format!("run.dir=runs/{name}"), format!("optimizer.plugin={}", plugin("muon").display()));
     let sets = [
         dir.as_str(),
         plugin.as_str(),
@@ -62,7 +62,7 @@ fn prepare_train_evaluate_generate() {
     let validation: Vec<f64> = of("evaluated").iter().map(|event| event["loss"].as_f64().unwrap()).collect();
     assert!(validation.len() == 3 && validation.is_sorted_by(|a, b| a > b) && validation[2] < 5.0, "{validation:?}");
     assert_eq!(of("finished")[0]["reason"], "max_steps");
-    assert_eq!(of("started")[0]["plugin"], "adam");
+    assert_eq!(of("started")[0]["plugin"], "muon");
 
     let checkpoint = run.join("checkpoints/step-30");
     let manifest = json(&checkpoint.join("MANIFEST.json"));

@@ -43,7 +43,7 @@ impl Start {
             "metrics.listen=127.0.0.1:0".into(),
         ];
         let mut command = Command::new(session::program()?);
-        command.args(["train", "--config", "configs/quickstart.toml", "--set", "optimizer.plugin=adam"]);
+        command.args(["train", "--config", "configs/quickstart.toml"]);
         command.args(sets.iter().flat_map(|set| ["--set", set]));
         let started = Instant::now();
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
