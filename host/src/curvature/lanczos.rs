@@ -105,7 +105,7 @@ fn ritz(diagonal: &[f64], beside: &[f64], count: usize) -> Vec<Eigenvalue> {
 
 fn random(kind: RandomKind, purpose: &str, size: usize, (seed, draw): (u64, u64)) -> Tensor {
     let key = RandomKey { seed, purpose: purpose_number(purpose), step: 0, draw };
-    Tensor::from_slice(&fill(kind, &key, size).unwrap_or_default())
+    Tensor::from_slice(&fill(kind, &key, size).expect("a known kind"))
 }
 
 fn dot(a: &Tensor, b: &Tensor) -> f64 {

@@ -36,8 +36,7 @@ impl Rule for RowLosses {
     }
 
     fn rows(&mut self, _: &Rows, scores: &Scores, tangents: Vec<Option<Tensor>>) -> Vec<Option<Tensor>> {
-        let losses = scores.losses.as_ref().expect("asked for").view(-1).to_kind(Kind::Double);
-        self.rows.extend(Vec::<f64>::try_from(losses).unwrap_or_default());
+        self.rows.extend(numbers(scores.losses.as_ref().expect("asked for")));
         tangents.into_iter().map(|_| None).collect()
     }
 }
@@ -285,11 +284,15 @@ impl Rule for Directional {
     fn rows(&mut self, rows: &Rows, scores: &Scores, tangents: Vec<Option<Tensor>>) -> Vec<Option<Tensor>> {
         let residual = residual(probabilities(scores), &rows.targets);
         for v in tangents.iter().flatten() {
-            let along = row_dot(&residual, v).view(-1).to_kind(Kind::Double);
-            self.rows.extend(Vec::<f64>::try_from(along).unwrap_or_default());
+            self.rows.extend(numbers(&row_dot(&residual, v)));
         }
         vec![None]
     }
+}
+
+/// The elements of `[n, 1]`.
+fn numbers(column: &Tensor) -> Vec<f64> {
+    Vec::try_from(column.view(-1).to_kind(Kind::Double)).expect("one number a row")
 }
 
 fn probabilities(scores: &Scores) -> &Tensor {
