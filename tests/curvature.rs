@@ -21,24 +21,9 @@ fn run() -> Run {
 }
 
 fn write(run: &Run, name: &str, tensors: &[(&str, Tensor)]) {
-    let views: Vec<(String, Vec<u8>, safetensors::Dtype, Vec<usize>)> = tensors.iter().map(part).collect();
-    let views = views.iter().map(|(name, bytes, dtype, shape)| {
-        (name.as_str(), safetensors::tensor::TensorView::new(*dtype, shape.clone(), bytes).unwrap())
-    });
-    let bytes = safetensors::serialize(views, None).unwrap();
-    std::fs::write(run.folder.path().join(name), bytes).unwrap();
-}
-
-fn part((name, tensor): &(&str, Tensor)) -> (String, Vec<u8>, safetensors::Dtype, Vec<usize>) {
-    let tensor = tensor.contiguous();
-    let dtype = match tensor.kind() {
-        Kind::Int64 => safetensors::Dtype::I64,
-        Kind::Double => safetensors::Dtype::F64,
-        _ => safetensors::Dtype::F32,
-    };
-    let mut bytes = vec![0; tensor.numel() * tensor.kind().elt_size_in_bytes()];
-    tensor.copy_data_u8(&mut bytes, tensor.numel());
-    ((*name).to_owned(), bytes, dtype, tensor.size().iter().map(|size| *size as usize).collect())
+    let named: Vec<(String, Tensor)> =
+        tensors.iter().map(|(name, tensor)| ((*name).to_owned(), tensor.shallow_clone())).collect();
+    tensor_file::write(&run.folder.path().join(name), &named, &BTreeMap::new()).unwrap();
 }
 
 /// A vector in the shapes of the checkpoint's parameters.

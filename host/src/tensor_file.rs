@@ -24,7 +24,7 @@ pub fn read(path: &Path) -> Result<NamedTensors> {
     let file = SafeTensors::deserialize(&bytes);
     let file = file.map_err(|error| bad("not a safetensors file".into()).found(error))?;
     let tensor = |(name, view): (&str, TensorView<'_>)| {
-        let kind = kind(view.dtype()).ok_or_else(|| {
+        let kind = TYPES.iter().find(|(dtype, _)| *dtype == view.dtype()).map(|(_, kind)| *kind).ok_or_else(|| {
             bad(format!("tensor `{name}`")).found(format!("{:?}", view.dtype())).expected("floats or integers")
         })?;
         let shape: Vec<i64> = view.shape().iter().map(|size| *size as i64).collect();
@@ -44,10 +44,12 @@ pub fn write(path: &Path, tensors: &[(String, Tensor)], metadata: &BTreeMap<Stri
         |error: &dyn std::fmt::Display| Fault::new(Exit::Internal, format!("tensors cannot be written: {error}"));
     let part = |(name, tensor): &(String, Tensor)| {
         let tensor = tensor.to_device(Device::Cpu).contiguous();
-        let dtype = if tensor.kind() == Kind::Double { Dtype::F64 } else { Dtype::F32 };
-        (name.clone(), dtype, tensor.size().iter().map(|size| *size as usize).collect::<Vec<_>>(), elements(&tensor))
+        let dtype = TYPES.iter().find(|(_, kind)| *kind == tensor.kind()).map(|(dtype, _)| *dtype);
+        let dtype = dtype.ok_or_else(|| internal(&format!("`{name}` is of {:?}", tensor.kind())))?;
+        let shape: Vec<usize> = tensor.size().iter().map(|size| *size as usize).collect();
+        Ok((name.clone(), dtype, shape, elements(&tensor)))
     };
-    let parts: Vec<_> = tensors.iter().map(part).collect();
+    let parts = tensors.iter().map(part).collect::<Result<Vec<_>>>()?;
     let views = parts.iter().map(|(name, dtype, shape, bytes)| {
         TensorView::new(*dtype, shape.clone(), bytes).map(|view| (name.as_str(), view))
     });
@@ -75,17 +77,15 @@ fn elements(tensor: &Tensor) -> Vec<u8> {
     elements
 }
 
-fn kind(dtype: Dtype) -> Option<Kind> {
-    match dtype {
-        Dtype::F32 => Some(Kind::Float),
-        Dtype::F64 => Some(Kind::Double),
-        Dtype::F16 => Some(Kind::Half),
-        Dtype::BF16 => Some(Kind::BFloat16),
-        Dtype::I64 => Some(Kind::Int64),
-        Dtype::I32 => Some(Kind::Int),
-        _ => None,
-    }
-}
+/// Element types of files and of tensors.
+const TYPES: [(Dtype, Kind); 6] = [
+    (Dtype::F32, Kind::Float),
+    (Dtype::F64, Kind::Double),
+    (Dtype::F16, Kind::Half),
+    (Dtype::BF16, Kind::BFloat16),
+    (Dtype::I64, Kind::Int64),
+    (Dtype::I32, Kind::Int),
+];
 
 #[cfg(test)]
 mod tests {
@@ -97,6 +97,7 @@ mod tests {
         let tensors = vec![
             ("b".to_owned(), Tensor::from_slice(&[1.5_f64, f64::NAN]).view([2, 1])),
             ("a".to_owned(), Tensor::from_slice(&[-2.0_f32])),
+            ("c".to_owned(), Tensor::from_slice(&[7_i64, -1])),
         ];
         let metadata: BTreeMap<String, String> = (0..9).map(|i| (format!("key{i}"), i.to_string())).collect();
         let paths = [folder.path().join("one"), folder.path().join("two")];
@@ -104,6 +105,9 @@ mod tests {
         assert_eq!(std::fs::read(&paths[0]).unwrap(), std::fs::read(&paths[1]).unwrap());
         let read = read(&paths[0]).unwrap();
         assert_eq!(read["a"].size(), [1]);
+        assert_eq!(Vec::<i64>::try_from(&read["c"]).unwrap(), [7, -1]);
+        let complex = [("z".to_owned(), Tensor::zeros([1], (Kind::ComplexFloat, Device::Cpu)))];
+        assert!(write(&paths[0], &complex, &metadata).is_err());
         assert_eq!((read["b"].size(), read["b"].double_value(&[0, 0])), (vec![2, 1], 1.5));
     }
 

@@ -1,6 +1,7 @@
 //! One number a tensor, accumulated in f64 in an order that depends on nothing but the tensor's size.
 
 use super::memory::{Element, elements};
+use super::vector::{Vectorized, Width};
 use gauntlet_plugin_abi::ListReduction;
 use gauntlet_plugin_api::{Error, Result};
 use gauntlet_torch_ext::parallel_map;
@@ -9,7 +10,7 @@ use tch::{Kind, Tensor};
 /// Elements that are summed by one thread, in order.
 const CHUNK: usize = 16_384;
 /// Sums that run side by side within a chunk.
-const LANES: usize = 8;
+const LANES: usize = 16;
 
 /// One number for each tensor of `a` (and its partner in `b` for an inner product).
 ///
@@ -37,13 +38,8 @@ fn one(kind: ListReduction, a: &Tensor, b: &Tensor) -> f64 {
 
 /// Chunks in parallel, their results combined in order.
 fn over<T: Element>(kind: ListReduction, a: &[T], b: &[T], wide: impl Fn(T) -> f64 + Sync) -> f64 {
-    let chunk = |(a, b): (&[T], &[T])| match kind {
-        ListReduction::DOT => lanes(a, b, |sum, x, y| sum + wide(x) * wide(y)),
-        ListReduction::SQUARED_NORM => lanes(a, b, |sum, x, _| sum + wide(x) * wide(x)),
-        ListReduction::SUM => lanes(a, b, |sum, x, _| sum + wide(x)),
-        ListReduction::MAX_ABS => a.iter().fold(0.0, |max, x| larger(max, wide(*x).abs())),
-        _ => a.iter().filter(|x| !wide(**x).is_finite()).count() as f64,
-    };
+    let width = Width::widest();
+    let chunk = |(a, b): (&[T], &[T])| width.run(Chunk { kind, a, b, wide: &wide });
     let chunks = parallel_map(a.chunks(CHUNK).zip(b.chunks(CHUNK)).collect(), chunk);
     match kind {
         ListReduction::MAX_ABS => chunks.into_iter().fold(0.0, larger),
@@ -51,7 +47,32 @@ fn over<T: Element>(kind: ListReduction, a: &[T], b: &[T], wide: impl Fn(T) -> f
     }
 }
 
+/// One chunk. Lanes are summed apart, so that the width of vectors changes no result.
+struct Chunk<'a, T, F> {
+    kind: ListReduction,
+    a: &'a [T],
+    b: &'a [T],
+    wide: &'a F,
+}
+
+impl<T: Element, F: Fn(T) -> f64> Vectorized for Chunk<'_, T, F> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn run(self) -> f64 {
+        let Self { kind, a, b, wide } = self;
+        match kind {
+            ListReduction::DOT => lanes(a, b, |sum, x, y| sum + wide(x) * wide(y)),
+            ListReduction::SQUARED_NORM => lanes(a, b, |sum, x, _| sum + wide(x) * wide(x)),
+            ListReduction::SUM => lanes(a, b, |sum, x, _| sum + wide(x)),
+            ListReduction::MAX_ABS => a.iter().fold(0.0, |max, x| larger(max, wide(*x).abs())),
+            _ => a.iter().filter(|x| !wide(**x).is_finite()).count() as f64,
+        }
+    }
+}
+
 /// A sum in `LANES` parts, which the compiler can keep in vectors.
+#[inline(always)]
 fn lanes<T: Element>(a: &[T], b: &[T], add: impl Fn(f64, T, T) -> f64) -> f64 {
     let (whole_a, rest_a) = a.as_chunks::<LANES>();
     let (whole_b, rest_b) = b.as_chunks::<LANES>();
@@ -66,6 +87,7 @@ fn lanes<T: Element>(a: &[T], b: &[T], add: impl Fn(f64, T, T) -> f64) -> f64 {
 }
 
 /// The larger of both; NaN if either is.
+#[inline(always)]
 fn larger(a: f64, b: f64) -> f64 {
     if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(b) }
 }
