@@ -2,66 +2,49 @@
 //!
 //! The pass is bound by memory, so the work on a chunk overlaps the reading of the next one.
 
-use super::memory::{Element, elements, elements_mut};
+use super::memory::{BLOCK, Block, Element, Span, load, put, spans};
 use super::plan::{First, Place, Plan, Second, Work};
-use super::vector::{Vectorized, Width, line, prefetch};
+use super::vector::{Vectorized, Width, prefetch};
 use gauntlet_plugin_abi::FusedOp;
 use gauntlet_plugin_api::backend::{FusedList, Operand, Program};
 use gauntlet_plugin_api::{Error, Result};
 use gauntlet_torch_ext::parallel_map;
+use std::array::from_fn;
+use std::cell::Cell;
 use std::ops::{Add, Div, Mul, Range, Sub};
 use tch::Tensor;
 
-/// Elements that every step handles before the next one runs: of AdamW's lists, the chunk, the next one and the registers
-/// are 18 KB in f32.
-const CHUNK: usize = 384;
+/// Blocks that every step handles before the next one runs: of AdamW's lists, the chunk, the next one and the registers
+/// fit the first-level cache.
+const CHUNK: usize = 24;
 /// Elements of a tensor that a thread takes at once.
-const SPAN: usize = 64 * CHUNK;
+const SPAN: usize = 64 * CHUNK * BLOCK;
 
 /// Runs a program where all tensors are dense, on the CPU and of type `T`; says whether they are.
 ///
 /// # Errors
 ///
-/// An operation that is unknown, by name.
+/// An operation that is unknown, by name; a list to be written that is only borrowed to be read.
 pub(super) fn in_place<T: Real>(width: Width, program: &Program, lists: &mut [FusedList<'_, Tensor>]) -> Result<bool> {
-    let Some(lists) = lists.iter_mut().map(spans_of_list::<T>).collect::<Option<Vec<_>>>() else { return Ok(false) };
-    let plan = Plan::new(program);
-    let outcomes = parallel_map(transposed(lists), |lists| width.run(Pass { plan: &plan, lists }));
-    outcomes.into_iter().collect::<Result<()>>().map(|()| true)
-}
-
-/// Elements of one list that a thread takes at once.
-enum Span<'a, T> {
-    Read(&'a [T]),
-    Write(&'a mut [T]),
-}
-
-impl<T> Span<'_, T> {
-    #[inline(always)]
-    fn elements(&self) -> &[T] {
-        match self {
-            Self::Read(elements) => elements,
-            Self::Write(elements) => elements,
-        }
+    if program.stores.iter().any(|(to, _)| !matches!(lists.get(*to), Some(FusedList::Write(_)))) {
+        return Err(Error::argument("fused", "a list that is only read is written"));
     }
+    let spans = lists.iter_mut().map(spans_of_list::<T>).collect::<Option<Vec<_>>>();
+    let Some(spans) = spans else { return Ok(false) };
+    let plan = Plan::new(program);
+    let outcomes = parallel_map(transposed(spans), |lists| width.run(Pass { plan: &plan, lists }));
+    outcomes.into_iter().collect::<Result<()>>().map(|()| true)
 }
 
 /// The spans of a list, one tensor after another; `None` where one is not dense and of type `T`.
 fn spans_of_list<'a, T: Element>(list: &'a mut FusedList<'_, Tensor>) -> Option<Vec<Span<'a, T>>> {
-    let mut spans = vec![];
-    match list {
-        FusedList::Read(tensors) => {
-            for tensor in tensors {
-                spans.extend(elements(tensor)?.chunks(SPAN).map(Span::Read));
-            }
-        }
-        FusedList::Write(tensors) => {
-            for tensor in tensors {
-                spans.extend(elements_mut(tensor)?.chunks_mut(SPAN).map(Span::Write));
-            }
-        }
-    }
-    Some(spans)
+    let tensors: Vec<&'a Tensor> = match list {
+        FusedList::Read(tensors) => tensors.clone(),
+        FusedList::Write(tensors) => tensors.iter().collect(),
+    };
+    // SAFETY: a plan writes to the lists of `program.stores` only, which `in_place` has checked.
+    let spans = tensors.into_iter().map(|tensor| unsafe { spans(tensor, SPAN) }).collect::<Option<Vec<_>>>()?;
+    Some(spans.into_iter().flatten().collect())
 }
 
 /// The first of every list, the second of every list, ...
@@ -81,38 +64,53 @@ impl<T: Real> Vectorized for Pass<'_, T> {
     type Output = Result<()>;
 
     #[inline(always)]
-    fn run(mut self) -> Result<()> {
-        let len = self.lists.first().map_or(0, |list| list.elements().len());
-        let mut registers = vec![Register([T::default(); CHUNK]); self.plan.registers];
+    fn run(self) -> Result<()> {
+        let Self { plan, lists } = self;
+        let blocks: Vec<_> = lists.iter().map(|list| list.blocks).collect();
+        let registers: Vec<_> = (0..plan.registers).map(|_| Register::default()).collect();
+        let len = blocks.first().map_or(0, |blocks| blocks.len());
         for first in (0..len).step_by(CHUNK) {
-            let chunk = first..len.min(first + CHUNK);
-            self.compute(&chunk, &mut registers)?;
-            self.store(&chunk, &registers);
+            Chunk { plan, lists: &blocks, registers: &registers, range: first..len.min(first + CHUNK) }.run()?;
+        }
+        // What does not fill a block is computed in one.
+        let rests: Vec<[Block<T>; 1]> = lists.iter().map(|list| [padded(list.rest)]).collect();
+        let blocks: Vec<_> = rests.iter().map(<[Block<T>; 1]>::as_slice).collect();
+        Chunk { plan, lists: &blocks, registers: &registers, range: 0..1 }.run()?;
+        for list in plan.written() {
+            lists[list].rest.iter().zip(&rests[list][0]).for_each(|(to, value)| to.set(value.get()));
         }
         Ok(())
     }
 }
 
-impl<T: Real> Pass<'_, T> {
-    /// Runs the steps on a chunk, while the next one comes into the cache.
+/// A block of these elements, with zeros after them.
+fn padded<T: Element>(elements: &[Cell<T>]) -> Block<T> {
+    from_fn(|i| Cell::new(elements.get(i).map_or(T::default(), Cell::get)))
+}
+
+/// A program over a few blocks of every list.
+struct Chunk<'a, T> {
+    plan: &'a Plan,
+    lists: &'a [&'a [Block<T>]],
+    registers: &'a [Register<T>],
+    range: Range<usize>,
+}
+
+impl<T: Real> Chunk<'_, T> {
+    /// Runs the steps, while the next chunk comes into the cache.
     #[inline(always)]
-    fn compute(&self, chunk: &Range<usize>, registers: &mut [Register<T>]) -> Result<()> {
-        let share = CHUNK.div_ceil(self.plan.steps.len().max(1)).next_multiple_of(line::<T>());
+    fn run(&self) -> Result<()> {
+        let share = CHUNK.div_ceil(self.plan.steps.len().max(1));
         for (index, step) in self.plan.steps.iter().enumerate() {
-            let next = chunk.end + share * index;
-            self.lists.iter().for_each(|list| prefetch(within(list.elements(), next..next + share)));
-            // A result never shares a register with an operand.
-            let (before, rest) = registers.split_at_mut(step.register);
-            let Some((out, after)) = rest.split_first_mut() else { continue };
-            let others = Others { before, after };
-            let at = |place: Place| self.elements(place, chunk, others);
-            let out = &mut out.0[..chunk.len()];
+            let next = self.range.end + share * index;
+            self.lists.iter().for_each(|blocks| prefetch(within(blocks, next..next + share)));
+            let out = self.at(step.to);
             match &step.work {
-                Work::Two(first, second) => two(out, first, second, at),
+                Work::Two(first, second) => two(out, first, second, |place| self.at(place)),
                 Work::One(op, operands) => {
                     let operand = |index: usize| match operands.get(index) {
-                        Some(Operand::List(list)) => Value::Elements(at(Place::List(*list))),
-                        Some(Operand::Register(register)) => Value::Elements(at(Place::Register(*register))),
+                        Some(Operand::List(list)) => Value::Blocks(self.at(Place::List(*list))),
+                        Some(Operand::Register(register)) => Value::Blocks(self.at(Place::Register(*register))),
                         Some(Operand::Const(number)) => Value::Number(T::from_f64(*number)),
                         None => Value::Number(T::default()),
                     };
@@ -120,60 +118,43 @@ impl<T: Real> Pass<'_, T> {
                 }
             }
         }
+        if !self.plan.stores.is_empty() {
+            self.store();
+        }
         Ok(())
     }
 
     #[inline(always)]
-    fn elements<'v>(&'v self, place: Place, chunk: &Range<usize>, others: Others<'v, T>) -> &'v [T] {
+    fn at(&self, place: Place) -> &[Block<T>] {
         match place {
-            Place::List(list) => &self.lists[list].elements()[chunk.clone()],
-            Place::Register(register) => &others.at(register).0[..chunk.len()],
+            Place::List(list) => &self.lists[list][self.range.clone()],
+            Place::Register(register) => &self.registers[register].0[..self.range.len()],
         }
     }
 
-    /// Writes the results of a chunk. All is read before any is written, so lists that are copied wait in a buffer.
-    #[inline(always)]
-    fn store(&mut self, chunk: &Range<usize>, registers: &[Register<T>]) {
-        let copied: Vec<(usize, Vec<T>)> = (self.plan.stores.iter())
-            .filter_map(|(to, operand)| match operand {
-                Operand::List(from) => Some((*to, self.lists[*from].elements()[chunk.clone()].to_vec())),
-                _ => None,
-            })
-            .collect();
-        for (to, operand) in &self.plan.stores {
-            let Span::Write(elements) = &mut self.lists[*to] else { continue };
+    /// Writes what no step has written. All is read before any is written: lists may change places.
+    fn store(&self) {
+        let read = |operand: Operand| -> Vec<[T; BLOCK]> {
             match operand {
-                Operand::Register(register) => {
-                    elements[chunk.clone()].copy_from_slice(&registers[*register].0[..chunk.len()])
-                }
-                Operand::Const(number) => elements[chunk.clone()].fill(T::from_f64(*number)),
-                Operand::List(_) => {}
+                Operand::List(list) => self.at(Place::List(list)).iter().map(load).collect(),
+                Operand::Register(register) => self.at(Place::Register(register)).iter().map(load).collect(),
+                Operand::Const(number) => vec![[T::from_f64(number); BLOCK]; self.range.len()],
             }
-        }
-        for (to, values) in copied {
-            if let Span::Write(elements) = &mut self.lists[to] {
-                elements[chunk.clone()].copy_from_slice(&values);
-            }
+        };
+        let values: Vec<_> = self.plan.stores.iter().map(|(to, operand)| (*to, read(*operand))).collect();
+        for (to, values) in values {
+            self.at(Place::List(to)).iter().zip(values).for_each(|(to, values)| put(to, values));
         }
     }
 }
 
 /// The result of a step over a chunk, aligned to the widest vector.
-#[derive(Clone)]
 #[repr(align(64))]
-struct Register<T>([T; CHUNK]);
+struct Register<T>([Block<T>; CHUNK]);
 
-/// All registers but the one that is written.
-#[derive(Clone, Copy)]
-struct Others<'a, T> {
-    before: &'a [Register<T>],
-    after: &'a [Register<T>],
-}
-
-impl<'a, T> Others<'a, T> {
-    #[inline(always)]
-    fn at(self, register: usize) -> &'a Register<T> {
-        self.before.get(register).unwrap_or_else(|| &self.after[register - self.before.len() - 1])
+impl<T: Element> Default for Register<T> {
+    fn default() -> Self {
+        Self(from_fn(|_| padded(&[])))
     }
 }
 
@@ -187,16 +168,16 @@ fn within<T>(elements: &[T], range: Range<usize>) -> &[T] {
 /// An operand over a chunk.
 #[derive(Clone, Copy)]
 pub(super) enum Value<'a, T> {
-    Elements(&'a [T]),
+    Blocks(&'a [Block<T>]),
     Number(T),
 }
 
-impl<T: Copy> Value<'_, T> {
+impl<T: Element> Value<'_, T> {
     #[inline(always)]
-    fn at(&self, index: usize) -> T {
+    fn at(&self, index: usize) -> [T; BLOCK] {
         match self {
-            Self::Elements(elements) => elements[index],
-            Self::Number(number) => *number,
+            Self::Blocks(blocks) => load(&blocks[index]),
+            Self::Number(number) => [*number; BLOCK],
         }
     }
 }
@@ -212,7 +193,7 @@ pub(super) trait Real:
     fn root(self) -> Self;
 
     /// Runs one operation over a chunk.
-    fn one(op: FusedOp, out: &mut [Self], operands: [Value<'_, Self>; 3]) -> Result<()>;
+    fn one(op: FusedOp, out: &[Block<Self>], operands: [Value<'_, Self>; 3]) -> Result<()>;
 }
 
 macro_rules! real {
@@ -229,7 +210,7 @@ macro_rules! real {
                 }
 
                 #[inline(always)]
-                fn one(op: FusedOp, out: &mut [$T], [a, b, c]: [Value<'_, $T>; 3]) -> Result<()> {
+                fn one(op: FusedOp, out: &[Block<$T>], [a, b, c]: [Value<'_, $T>; 3]) -> Result<()> {
                     let number = |holds: bool| if holds { 1.0 } else { 0.0 };
                     match op {
                         FusedOp::ADD => binary(out, a, b, |a, b| a + b),
@@ -250,8 +231,9 @@ macro_rules! real {
                         FusedOp::LOG => unary(out, a, $T::ln),
                         FusedOp::RECIPROCAL => unary(out, a, |a| 1.0 / a),
                         FusedOp::SELECT => {
-                            for (index, out) in out.iter_mut().enumerate() {
-                                *out = if a.at(index) != 0.0 { b.at(index) } else { c.at(index) };
+                            for (index, out) in out.iter().enumerate() {
+                                let [a, b, c] = [a.at(index), b.at(index), c.at(index)];
+                                put(out, from_fn(|i| if a[i] != 0.0 { b[i] } else { c[i] }));
                             }
                         }
                         op => return Err(Error::unsupported(format!("fused operation {}", op.name()))),
@@ -266,57 +248,128 @@ macro_rules! real {
 real! { f32 f64 }
 
 #[inline(always)]
-fn unary<T: Copy>(out: &mut [T], a: Value<'_, T>, function: impl Fn(T) -> T) {
+fn unary<T: Real>(out: &[Block<T>], a: Value<'_, T>, f: impl Fn(T) -> T) {
     match a {
-        Value::Elements(a) => write(out, a.iter().map(|a| function(*a))),
-        Value::Number(a) => out.fill(function(a)),
+        Value::Blocks(a) => write(out, Each(a, f)),
+        Value::Number(a) => write(out, Same(f(a))),
     }
 }
 
 #[inline(always)]
-fn binary<T: Copy>(out: &mut [T], a: Value<'_, T>, b: Value<'_, T>, function: impl Fn(T, T) -> T) {
+fn binary<T: Real>(out: &[Block<T>], a: Value<'_, T>, b: Value<'_, T>, f: impl Fn(T, T) -> T) {
     match (a, b) {
-        (Value::Elements(a), Value::Elements(b)) => write(out, a.iter().zip(b).map(|(a, b)| function(*a, *b))),
-        (Value::Elements(a), Value::Number(b)) => write(out, a.iter().map(|a| function(*a, b))),
-        (Value::Number(a), Value::Elements(b)) => write(out, b.iter().map(|b| function(a, *b))),
-        (Value::Number(a), Value::Number(b)) => out.fill(function(a, b)),
+        (Value::Blocks(a), Value::Blocks(b)) => write(out, Both(a, b, f)),
+        (Value::Blocks(a), Value::Number(b)) => write(out, Each(a, |a| f(a, b))),
+        (Value::Number(a), Value::Blocks(b)) => write(out, Each(b, |b| f(a, b))),
+        (Value::Number(a), Value::Number(b)) => write(out, Same(f(a, b))),
     }
 }
 
 /// Runs two operations over a chunk, with the first one's result in the CPU's registers.
 #[inline(always)]
-fn two<'v, T: Real>(out: &mut [T], first: &First, second: &Second, at: impl Fn(Place) -> &'v [T]) {
+fn two<'v, T: Real>(out: &[Block<T>], first: &First, second: &Second, at: impl Fn(Place) -> &'v [Block<T>]) {
     match first {
-        First::Product(a, b) => then(out, at(*a).iter().zip(at(*b)).map(|(a, b)| *a * *b), second, at),
-        First::Difference(a, b) => then(out, at(*a).iter().zip(at(*b)).map(|(a, b)| *a - *b), second, at),
+        First::Product(a, b) => then(out, Both(at(*a), at(*b), |a, b| a * b), second, at),
+        First::Difference(a, b) => then(out, Both(at(*a), at(*b), |a, b| a - b), second, at),
         First::Multiple(number, a) => {
             let number = T::from_f64(*number);
-            then(out, at(*a).iter().map(|a| number * *a), second, at);
+            then(out, Each(at(*a), |a| number * a), second, at);
         }
-        First::Root(a) => then(out, at(*a).iter().map(|a| a.root()), second, at),
+        First::Root(a) => then(out, Each(at(*a), T::root), second, at),
     }
 }
 
 #[inline(always)]
-fn then<'v, T: Real>(out: &mut [T], x: impl Iterator<Item = T>, second: &Second, at: impl Fn(Place) -> &'v [T]) {
+fn then<'v, T: Real>(out: &[Block<T>], x: impl Values<T>, second: &Second, at: impl Fn(Place) -> &'v [Block<T>]) {
     match second {
         Second::PlusNumber(number) => {
             let number = T::from_f64(*number);
-            write(out, x.map(|x| x + number));
+            write(out, Then(x, |x| x + number));
         }
         Second::TimesNumber(number) => {
             let number = T::from_f64(*number);
-            write(out, x.map(|x| x * number));
+            write(out, Then(x, |x| x * number));
         }
-        Second::Plus(a) => write(out, x.zip(at(*a)).map(|(x, a)| x + *a)),
-        Second::Minus(a) => write(out, x.zip(at(*a)).map(|(x, a)| x - *a)),
-        Second::From(a) => write(out, x.zip(at(*a)).map(|(x, a)| *a - x)),
-        Second::Times(a) => write(out, x.zip(at(*a)).map(|(x, a)| x * *a)),
-        Second::Over(a) => write(out, x.zip(at(*a)).map(|(x, a)| x / *a)),
+        Second::Plus(a) => write(out, With(x, at(*a), |x, a| x + a)),
+        Second::Minus(a) => write(out, With(x, at(*a), |x, a| x - a)),
+        Second::From(a) => write(out, With(x, at(*a), |x, a| a - x)),
+        Second::Times(a) => write(out, With(x, at(*a), |x, a| x * a)),
+        Second::Over(a) => write(out, With(x, at(*a), |x, a| x / a)),
+    }
+}
+
+/// Each block is read before it is written, so `values` may read from `out`.
+#[inline(always)]
+fn write<T: Real>(out: &[Block<T>], values: impl Values<T>) {
+    for (index, out) in out.iter().enumerate() {
+        put(out, values.block(index));
+    }
+}
+
+/// Blocks computed on demand. Methods, and no closures over blocks: `#[inline(always)]` is what brings them into the
+/// code for wide vectors.
+trait Values<T> {
+    fn block(&self, index: usize) -> [T; BLOCK];
+}
+
+/// The same number everywhere.
+struct Same<T>(T);
+/// f(a).
+struct Each<'a, T, F>(&'a [Block<T>], F);
+/// f(a, b).
+struct Both<'a, T, F>(&'a [Block<T>], &'a [Block<T>], F);
+/// f(x).
+struct Then<X, F>(X, F);
+/// f(x, a).
+struct With<'a, X, T, F>(X, &'a [Block<T>], F);
+
+impl<T: Real> Values<T> for Same<T> {
+    #[inline(always)]
+    fn block(&self, _: usize) -> [T; BLOCK] {
+        [self.0; BLOCK]
+    }
+}
+
+impl<T: Real, F: Fn(T) -> T> Values<T> for Each<'_, T, F> {
+    #[inline(always)]
+    fn block(&self, index: usize) -> [T; BLOCK] {
+        map(load(&self.0[index]), &self.1)
+    }
+}
+
+impl<T: Real, F: Fn(T, T) -> T> Values<T> for Both<'_, T, F> {
+    #[inline(always)]
+    fn block(&self, index: usize) -> [T; BLOCK] {
+        map_both(load(&self.0[index]), load(&self.1[index]), &self.2)
+    }
+}
+
+impl<T: Real, X: Values<T>, F: Fn(T) -> T> Values<T> for Then<X, F> {
+    #[inline(always)]
+    fn block(&self, index: usize) -> [T; BLOCK] {
+        map(self.0.block(index), &self.1)
+    }
+}
+
+impl<T: Real, X: Values<T>, F: Fn(T, T) -> T> Values<T> for With<'_, X, T, F> {
+    #[inline(always)]
+    fn block(&self, index: usize) -> [T; BLOCK] {
+        map_both(self.0.block(index), load(&self.1[index]), &self.2)
     }
 }
 
 #[inline(always)]
-fn write<T>(out: &mut [T], values: impl Iterator<Item = T>) {
-    out.iter_mut().zip(values).for_each(|(out, value)| *out = value);
+fn map<T: Copy>(mut x: [T; BLOCK], f: &impl Fn(T) -> T) -> [T; BLOCK] {
+    for x in &mut x {
+        *x = f(*x);
+    }
+    x
+}
+
+#[inline(always)]
+fn map_both<T: Copy>(mut x: [T; BLOCK], y: [T; BLOCK], f: &impl Fn(T, T) -> T) -> [T; BLOCK] {
+    for (x, y) in x.iter_mut().zip(y) {
+        *x = f(*x, y);
+    }
+    x
 }

@@ -9,16 +9,16 @@ use gauntlet_plugin_api::backend::{Operand, Program, Statement, allocate_registe
 pub(super) struct Plan {
     /// In order.
     pub steps: Vec<Step>,
-    /// Lists to write at the end, and what.
+    /// Lists to write at the end, and what; those that a step writes itself are not among them.
     pub stores: Vec<(usize, Operand)>,
     /// How many registers there are.
     pub registers: usize,
 }
 
-/// `register <- work`.
+/// `to <- work`.
 #[derive(Debug, PartialEq)]
 pub(super) struct Step {
-    pub register: usize,
+    pub to: Place,
     pub work: Work,
 }
 
@@ -38,7 +38,7 @@ pub(super) enum Place {
 }
 
 /// The first operation of two.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum First {
     Product(Place, Place),
     Multiple(f64, Place),
@@ -47,7 +47,7 @@ pub(super) enum First {
 }
 
 /// The second operation of two, on x.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Second {
     /// x + a.
     Plus(Place),
@@ -74,15 +74,46 @@ impl Plan {
         let mut stores = program.stores.clone();
         let mut works: Vec<Work> = works.drain(..).flatten().collect();
         rename(&mut works, &mut stores, &index);
+        let lists = written_at_once(&mut works, &mut stores);
         let reads: Vec<Vec<usize>> =
-            works.iter_mut().map(|work| work.registers().map(|read| *read).collect()).collect();
+            works.iter_mut().map(|work| work.places().into_iter().filter_map(register).collect()).collect();
         let stored: Vec<usize> =
-            stores.iter_mut().filter_map(|(_, operand)| register(operand)).map(|read| *read).collect();
+            stores.iter().filter_map(|(_, operand)| Place::of(*operand)).filter_map(register).collect();
         let (place, registers) = allocate_registers(&reads, &stored);
         rename(&mut works, &mut stores, &place);
-        let steps = place.into_iter().zip(works).map(|(register, work)| Step { register, work });
-        Self { steps: steps.collect(), stores, registers }
+        let to = lists.into_iter().zip(place).map(|(list, register)| list.unwrap_or(Place::Register(register)));
+        Self { steps: to.zip(works).map(|(to, work)| Step { to, work }).collect(), stores, registers }
     }
+
+    /// The lists that it writes.
+    pub fn written(&self) -> impl Iterator<Item = usize> {
+        let by_steps = self.steps.iter().filter_map(|step| match step.to {
+            Place::List(list) => Some(list),
+            Place::Register(_) => None,
+        });
+        by_steps.chain(self.stores.iter().map(|(list, _)| *list))
+    }
+}
+
+/// The list that a step can write as it computes: nothing after it reads what was there. Whoever reads its result reads
+/// it from there.
+fn written_at_once(works: &mut [Work], stores: &mut Vec<(usize, Operand)>) -> Vec<Option<Place>> {
+    let mut lists = vec![None; works.len()];
+    for (list, operand) in stores.clone() {
+        let Operand::Register(step) = operand else { continue };
+        let old = Place::List(list);
+        let read_later = works[step + 1..].iter().any(|work| work.places().contains(&old))
+            || stores.iter().any(|(_, operand)| Place::of(*operand) == Some(old));
+        if lists[step].is_some() || read_later {
+            continue;
+        }
+        lists[step] = Some(old);
+        stores.retain(|(to, _)| *to != list);
+        let moved = |place| if place == Place::Register(step) { old } else { place };
+        works.iter_mut().for_each(|work| work.replace(moved));
+        stores.iter_mut().for_each(|(_, operand)| *operand = replaced(*operand, moved));
+    }
+    lists
 }
 
 /// The work of each statement; `None` where it became part of the one that reads it.
@@ -114,29 +145,49 @@ fn paired(program: &Program) -> Vec<Option<Work>> {
     works
 }
 
+/// Gives every register that is read its number in `place`.
 fn rename(works: &mut [Work], stores: &mut [(usize, Operand)], place: &[usize]) {
-    let in_works = works.iter_mut().flat_map(|work| work.registers().collect::<Vec<_>>());
-    let in_stores = stores.iter_mut().filter_map(|(_, operand)| register(operand));
-    in_works.chain(in_stores).for_each(|register| *register = place[*register]);
+    let renamed = |at| match at {
+        Place::Register(register) => Place::Register(place[register]),
+        list => list,
+    };
+    works.iter_mut().for_each(|work| work.replace(renamed));
+    stores.iter_mut().for_each(|(_, operand)| *operand = replaced(*operand, renamed));
 }
 
-fn register(operand: &mut Operand) -> Option<&mut usize> {
-    match operand {
-        Operand::Register(register) => Some(register),
-        _ => None,
+fn register(place: Place) -> Option<usize> {
+    match place {
+        Place::Register(register) => Some(register),
+        Place::List(_) => None,
+    }
+}
+
+fn replaced(operand: Operand, with: impl Fn(Place) -> Place) -> Operand {
+    match Place::of(operand).map(with) {
+        Some(Place::List(list)) => Operand::List(list),
+        Some(Place::Register(register)) => Operand::Register(register),
+        None => operand,
     }
 }
 
 impl Work {
-    /// The registers that it reads.
-    fn registers(&mut self) -> Box<dyn Iterator<Item = &mut usize> + '_> {
+    /// What it reads.
+    fn places(&self) -> Vec<Place> {
         match self {
-            Self::One(_, operands) => Box::new(operands.iter_mut().filter_map(register)),
+            Self::One(_, operands) => operands.iter().copied().filter_map(Place::of).collect(),
             Self::Two(first, second) => {
-                Box::new(first.places().into_iter().chain(second.place()).filter_map(|place| match place {
-                    Place::Register(register) => Some(register),
-                    Place::List(_) => None,
-                }))
+                let (mut first, mut second) = (*first, *second);
+                first.places().into_iter().chain(second.place()).map(|place| *place).collect()
+            }
+        }
+    }
+
+    /// Makes it read from other places.
+    fn replace(&mut self, with: impl Fn(Place) -> Place) {
+        match self {
+            Self::One(_, operands) => operands.iter_mut().for_each(|operand| *operand = replaced(*operand, &with)),
+            Self::Two(first, second) => {
+                first.places().into_iter().chain(second.place()).for_each(|place| *place = with(*place));
             }
         }
     }
@@ -226,10 +277,30 @@ mod tests {
             &[(0, Register(3)), (1, Register(1))],
         ));
         let first = Work::Two(First::Multiple(0.9, Place::List(1)), Second::Plus(Place::List(2)));
-        let second = Work::Two(First::Multiple(0.1, Place::Register(0)), Second::From(Place::List(0)));
-        let steps = vec![Step { register: 0, work: first }, Step { register: 1, work: second }];
-        let stores = vec![(0, Register(1)), (1, Register(0))];
-        assert_eq!(plan, Plan { steps, stores, registers: 2 });
+        let second = Work::Two(First::Multiple(0.1, Place::List(1)), Second::From(Place::List(0)));
+        let steps = vec![Step { to: Place::List(1), work: first }, Step { to: Place::List(0), work: second }];
+        assert_eq!((plan.steps, plan.stores), (steps, vec![]));
+    }
+
+    #[test]
+    fn a_list_that_is_read_later_is_written_at_the_end() {
+        // a <- a + b, b <- b a with the a of before
+        let plan = Plan::new(&program(
+            &[(FusedOp::ADD, &[List(0), List(1)]), (FusedOp::MUL, &[List(1), List(0)])],
+            &[(0, Register(0)), (1, Register(1))],
+        ));
+        assert_eq!(plan.steps.iter().map(|step| step.to).collect::<Vec<_>>(), [Place::Register(0), Place::List(1)]);
+        assert_eq!(plan.stores, [(0, Register(0))]);
+        // a <- a + b, b <- a with the a of before
+        let plan = Plan::new(&program(&[(FusedOp::ADD, &[List(0), List(1)])], &[(0, Register(0)), (1, List(0))]));
+        assert_eq!(plan.stores, [(0, Register(0)), (1, List(0))]);
+    }
+
+    #[test]
+    fn a_result_for_two_lists_is_copied_from_the_first() {
+        let plan = Plan::new(&program(&[(FusedOp::NEG, &[List(2)])], &[(0, Register(0)), (1, Register(0))]));
+        assert_eq!(plan.steps, [Step { to: Place::List(0), work: Work::One(FusedOp::NEG, vec![List(2)]) }]);
+        assert_eq!(plan.stores, [(1, List(0))]);
     }
 
     #[test]

@@ -23,27 +23,47 @@ pub fn reduce(kind: ListReduction, a: &[&Tensor], b: &[&Tensor]) -> Result<Vec<f
         return Err(Error::unsupported(format!("list reduction {}", kind.name())));
     }
     let partner = |index: usize| if kind == ListReduction::DOT { b[index] } else { a[index] };
-    Ok((0..a.len()).map(|index| one(kind, a[index], partner(index))).collect())
-}
-
-fn one(kind: ListReduction, a: &Tensor, b: &Tensor) -> f64 {
-    if let (Some(a), Some(b)) = (elements::<f32>(a), elements::<f32>(b)) {
-        return over(kind, a, b, f64::from);
-    }
-    if let (Some(a), Some(b)) = (elements::<f64>(a), elements::<f64>(b)) {
-        return over(kind, a, b, |x| x);
-    }
-    tch::no_grad(|| elsewhere(kind, a, b))
-}
-
-/// Chunks in parallel, their results combined in order.
-fn over<T: Element>(kind: ListReduction, a: &[T], b: &[T], wide: impl Fn(T) -> f64 + Sync) -> f64 {
+    let pieces: Vec<Vec<Piece>> = (0..a.len()).map(|index| pieces(kind, a[index], partner(index))).collect();
+    let counts: Vec<usize> = pieces.iter().map(Vec::len).collect();
     let width = Width::widest();
-    let chunk = |(a, b): (&[T], &[T])| width.run(Chunk { kind, a, b, wide: &wide });
-    let chunks = parallel_map(a.chunks(CHUNK).zip(b.chunks(CHUNK)).collect(), chunk);
+    let parts = parallel_map(pieces.into_iter().flatten().collect(), |piece| piece.reduce(width, kind));
+    let mut parts = parts.into_iter();
+    Ok(counts.into_iter().map(|count| combined(kind, parts.by_ref().take(count))).collect())
+}
+
+/// A part of a tensor that one thread reduces, and its partner's.
+enum Piece<'a> {
+    Single(&'a [f32], &'a [f32]),
+    Double(&'a [f64], &'a [f64]),
+    /// What libtorch gave for tensors that are not dense floats on the CPU.
+    Known(f64),
+}
+
+fn pieces<'a>(kind: ListReduction, a: &'a Tensor, b: &'a Tensor) -> Vec<Piece<'a>> {
+    if let (Some(a), Some(b)) = (elements(a), elements(b)) {
+        return a.chunks(CHUNK).zip(b.chunks(CHUNK)).map(|(a, b)| Piece::Single(a, b)).collect();
+    }
+    if let (Some(a), Some(b)) = (elements(a), elements(b)) {
+        return a.chunks(CHUNK).zip(b.chunks(CHUNK)).map(|(a, b)| Piece::Double(a, b)).collect();
+    }
+    vec![Piece::Known(tch::no_grad(|| elsewhere(kind, a, b)))]
+}
+
+impl Piece<'_> {
+    fn reduce(self, width: Width, kind: ListReduction) -> f64 {
+        match self {
+            Self::Single(a, b) => width.run(Chunk { kind, a, b, wide: f64::from }),
+            Self::Double(a, b) => width.run(Chunk { kind, a, b, wide: |x| x }),
+            Self::Known(result) => result,
+        }
+    }
+}
+
+/// What the parts of a tensor give, in their order.
+fn combined(kind: ListReduction, parts: impl Iterator<Item = f64>) -> f64 {
     match kind {
-        ListReduction::MAX_ABS => chunks.into_iter().fold(0.0, larger),
-        _ => chunks.into_iter().sum(),
+        ListReduction::MAX_ABS => parts.fold(0.0, larger),
+        _ => parts.sum(),
     }
 }
 
@@ -52,7 +72,7 @@ struct Chunk<'a, T, F> {
     kind: ListReduction,
     a: &'a [T],
     b: &'a [T],
-    wide: &'a F,
+    wide: F,
 }
 
 impl<T: Element, F: Fn(T) -> f64> Vectorized for Chunk<'_, T, F> {

@@ -42,16 +42,16 @@ fn avx2<W: Vectorized>(work: W) -> W::Output {
     work.run()
 }
 
-/// Elements of a cache line.
-pub(super) const fn line<T>() -> usize {
-    64 / size_of::<T>()
-}
-
 /// Brings elements into the cache, for use soon.
 #[inline(always)]
 pub(super) fn prefetch<T>(elements: &[T]) {
-    for first in elements.iter().step_by(line::<T>()) {
-        // SAFETY: a prefetch reads nothing and cannot fault; the address is that of an element.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(first).cast()) }
+    let lines = size_of_val(elements).div_ceil(LINE);
+    let start = elements.as_ptr().cast::<i8>();
+    for line in 0..lines {
+        // SAFETY: a prefetch reads nothing and cannot fault; the address is within the elements.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(start.add(line * LINE)) }
     }
 }
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
