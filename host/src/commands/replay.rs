@@ -3,10 +3,10 @@
 use super::Faults;
 use super::plugins::SearchArgs;
 use crate::error::{Exit, Fault, printable};
-use crate::plugin::replay::{Replay, relative_error};
-use crate::plugin::trace::Trace;
-use std::path::PathBuf;
-use tch::Kind;
+use crate::plugin::replay::{Replay, relative_error, tensors};
+use gauntlet_plugin_abi::DType;
+use gauntlet_plugin_api::testing::Trace;
+use std::path::{Path, PathBuf};
 
 /// Up to so many errors are all listed without being asked for.
 const FEW: usize = 24;
@@ -51,17 +51,18 @@ impl Distance<'_> {
 
 pub fn run(args: &Args) -> Result<(), Faults> {
     let one = |fault: Fault| vec![fault];
-    let trace = Trace::read(&args.trace).map_err(one)?;
+    let trace = read(&args.trace).map_err(one)?;
     let plugin = args.search.load(&args.plugin).map_err(one)?;
-    let mut replay = Replay::of_trace(&plugin, &trace)?;
+    let mut replay = Replay::of_trace(&plugin, &args.trace, &trace)?;
     println!("plugin     {} {}", plugin.metadata.name, plugin.metadata.version);
-    print_header(&trace);
+    print_header(args, &trace);
     let all = args.tensors || trace.specs.len() * trace.after.len() <= FEW;
     println!("\n{:>6}  {:>10}  tensor", "step", "error");
     let mut most: Option<Distance> = None;
-    for (index, reference) in trace.after.iter().enumerate() {
+    for (index, values) in trace.after.iter().enumerate() {
+        let reference = tensors(&trace, values);
         let params = replay.step().map_err(one)?;
-        let errors = params.iter().zip(reference).map(|(found, reference)| relative_error(found, reference));
+        let errors = params.iter().zip(&reference).map(|(found, reference)| relative_error(found, reference));
         let of_step: Vec<Distance> = (trace.specs.iter().zip(errors))
             .map(|(spec, error)| Distance { step: index + 1, tensor: &spec.name, error })
             .collect();
@@ -73,10 +74,16 @@ pub fn run(args: &Args) -> Result<(), Faults> {
     most.map_or(Ok(()), |most| conclude(args, &most)).map_err(one)
 }
 
-fn print_header(trace: &Trace) {
-    let dtype = if trace.kind == Kind::Double { "float64" } else { "float32" };
+/// Exit code 66 where the file cannot be read, 65 where it is no trace.
+fn read(path: &Path) -> Result<Trace, Fault> {
+    let bytes = std::fs::read(path).map_err(|error| Fault::reading(path, &error))?;
+    Trace::parse(&bytes).map_err(|error| Fault::new(Exit::Data, format!("`{}`: {}", path.display(), error.message)))
+}
+
+fn print_header(args: &Args, trace: &Trace) {
+    let dtype = if trace.dtype == DType::F64 { "float64" } else { "float32" };
     let (steps, tensors) = (trace.after.len(), trace.specs.len());
-    println!("trace      {}: steps {steps}, tensors {tensors}, {dtype}", trace.path.display());
+    println!("trace      {}: steps {steps}, tensors {tensors}, {dtype}", args.trace.display());
     println!("recorded   {}", printable(&trace.optimizer));
     println!("reference  {}", printable(&trace.reference));
     println!("config     {}", trace.config);

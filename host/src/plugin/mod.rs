@@ -6,7 +6,6 @@ pub mod image;
 mod load;
 mod optimizer;
 pub mod replay;
-pub mod trace;
 
 pub use file::SearchPath;
 pub use load::Plugin;

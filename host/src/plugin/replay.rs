@@ -2,14 +2,15 @@
 
 use super::load::Plugin;
 use super::optimizer::PluginOptimizer;
-use super::trace::Trace;
 use crate::config::Origins;
 use crate::curvature::{Recorded, RunFacts, TorchBackend, TorchSession};
 use crate::error::{Exit, Fault, Result};
-use gauntlet_plugin_abi::Capability;
+use gauntlet_plugin_abi::{Capability, DType};
 use gauntlet_plugin_api::ParamSpec;
 use gauntlet_plugin_api::backend::{Backend, InitialParams, Outcome, Session};
+use gauntlet_plugin_api::testing::Trace;
 use serde_json::Value;
+use std::path::Path;
 use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 
@@ -61,22 +62,21 @@ impl Replay {
         Ok(Self { optimizer, session, step: 0 })
     }
 
-    /// The optimizer on a trace, at a multiplier of 1.
+    /// The optimizer on the trace that was read from `path`, at a multiplier of 1.
     ///
     /// # Errors
     ///
     /// As [`Replay::new`]; a configuration that the plugin refuses is a fault of the trace, [`Exit::Data`].
-    pub fn of_trace(plugin: &Plugin, trace: &Trace) -> Result<Self, Vec<Fault>> {
-        let copy = |list: &Vec<Tensor>| list.iter().map(Tensor::copy).collect();
+    pub fn of_trace(plugin: &Plugin, path: &Path, trace: &Trace) -> Result<Self, Vec<Fault>> {
+        let list = |values: &[Vec<f64>]| tensors(trace, values);
         let recording = Recording {
             specs: trace.specs.clone(),
-            params: copy(&trace.params),
-            gradients: trace.gradients.iter().map(|list| list.iter().map(Tensor::shallow_clone).collect()).collect(),
+            params: list(&trace.params),
+            gradients: trace.gradients.iter().map(|values| list(values)).collect(),
         };
         let of_file = |fault: Fault| match fault.exit {
             Exit::Usage => {
-                let what = format!("`{}`: its configuration is refused: {fault}", trace.path.display());
-                Fault::new(Exit::Data, what)
+                Fault::new(Exit::Data, format!("`{}`: its configuration is refused: {fault}", path.display()))
             }
             _ => fault,
         };
@@ -109,6 +109,16 @@ fn refuse_needs(plugin: &Plugin, session: &'static TorchSession) -> Result<()> {
             Err(Fault::new(Exit::Plugin, what).found(missing.join(", ")))
         }
     }
+}
+
+/// One list of a trace as tensors of its element type.
+pub fn tensors(trace: &Trace, values: &[Vec<f64>]) -> Vec<Tensor> {
+    let kind = if trace.dtype == DType::F32 { Kind::Float } else { Kind::Double };
+    let tensor = |(spec, values): (&ParamSpec, &Vec<f64>)| {
+        let shape: Vec<i64> = spec.shape.iter().map(|size| *size as i64).collect();
+        Tensor::from_slice(values).reshape(shape).to_kind(kind)
+    };
+    trace.specs.iter().zip(values).map(tensor).collect()
 }
 
 /// max_i |x_i - r_i| / max_i |r_i|, in float64; NaN where a value is NaN, infinite where only the reference is 0.

@@ -1,52 +1,53 @@
-//! A recorded run of another implementation, replayed through an optimizer: gradients in, parameters compared.
+//! A trace: recorded gradients, and the parameters that a reference made of them, as one safetensors file.
+//!
+//! It holds `param/NAME`, the values at the start, and for each step from 1 the gradient `grad/STEP/NAME` and the
+//! parameters after it `after/STEP/NAME`. The metadata, all text, are `optimizer` and `reference` (names, to be shown),
+//! `config` (JSON, the optimizer's own configuration), `params` (JSON, a list of `name`, `role` and `layer`, which is
+//! negative outside of all blocks), `steps` and `dtype` (`float64` or `float32`, of all tensors).
 
-use super::harness::Harness;
+mod replay;
+
+pub use replay::Deviation;
+
 use crate::error::{Error, Result};
-use crate::optimizer::Optimizer;
 use crate::spec::{ParamSpec, Role};
-use gauntlet_plugin_abi::ErrorCode;
+use gauntlet_plugin_abi::{DType, ErrorCode};
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 use serde_json::Value;
-use std::fmt;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
-/// A recorded run in float64, one safetensors file.
-///
-/// `param/NAME` are the parameters at the start, `grad/STEP/NAME` their gradients at step 1, 2, ..., `after/STEP/NAME`
-/// the parameters after that step. Metadata, all text: `config` (JSON, the optimizer's own configuration), `params`
-/// (JSON list of `name`, `role`, `layer`, -1 outside blocks), `steps`.
+/// A recorded run that has been read and checked: every list of tensors is in the order of `specs`, row-major, with
+/// their shapes.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Trace {
-    config: Value,
-    specs: Vec<ParamSpec>,
-    params: Vec<Vec<f64>>,
-    gradients: Vec<Vec<Vec<f64>>>,
-    after: Vec<Vec<Vec<f64>>>,
+    /// The optimizer that was recorded, in the words of the trace.
+    pub optimizer: String,
+    /// The implementation that was recorded.
+    pub reference: String,
+    /// Element type of the recorded tensors.
+    pub dtype: DType,
+    /// The optimizer's configuration.
+    pub config: Value,
+    /// The parameters.
+    pub specs: Vec<ParamSpec>,
+    /// Their values at the start.
+    pub params: Vec<Vec<f64>>,
+    /// Gradients of steps 1, 2, ...
+    pub gradients: Vec<Vec<Vec<f64>>>,
+    /// Parameters after steps 1, 2, ...
+    pub after: Vec<Vec<Vec<f64>>>,
 }
 
-/// Where a replay is farthest from its trace.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Deviation {
-    /// `max |x - r| / max |r|` of one tensor after one step; NaN if any element is.
-    pub error: f64,
-    /// The step, from 1.
-    pub step: usize,
-    /// The parameter.
-    pub name: String,
-}
-
-impl fmt::Display for Deviation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:e} at step {} in `{}`", self.error, self.step, self.name)
-    }
-}
-
+/// An entry of `params`.
 #[derive(Deserialize)]
-struct Param {
+struct Entry {
     name: String,
     role: Role,
-    layer: i64,
+    #[serde(default)]
+    layer: Option<i64>,
 }
 
 impl Trace {
@@ -57,107 +58,174 @@ impl Trace {
     /// A file that cannot be read or is not a trace.
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let wrong = |message: String| Error::new(ErrorCode::DATA, path.display().to_string(), message);
-        let bytes = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
-        Self::parse(&bytes).map_err(|error| wrong(error.to_string()))
+        let at = |message: String| Error::new(ErrorCode::DATA, path.display().to_string(), message);
+        let bytes = std::fs::read(path).map_err(|error| at(error.to_string()))?;
+        Self::parse(&bytes).map_err(|error| at(error.message))
     }
 
-    fn parse(bytes: &[u8]) -> Result<Self> {
-        let wrong = |message: String| Error::new(ErrorCode::DATA, "", message);
-        let tensors = SafeTensors::deserialize(bytes).map_err(|error| wrong(error.to_string()))?;
-        let header = SafeTensors::read_metadata(bytes).map_err(|error| wrong(error.to_string()))?.1;
-        let text = |key: &str| {
-            let entry = header.metadata().as_ref().and_then(|metadata| metadata.get(key));
-            entry.ok_or_else(|| wrong(format!("the metadata have no `{key}`")))
+    /// Reads the bytes of a file.
+    ///
+    /// # Errors
+    ///
+    /// Metadata that are missing or not readable, a tensor that is missing, unknown, or of another shape or element type.
+    pub fn parse(bytes: &[u8]) -> Result<Self> {
+        let broken = |error| wrong(format!("not a safetensors file: found {error}"));
+        let (_, header) = SafeTensors::read_metadata(bytes).map_err(broken)?;
+        let empty = HashMap::new();
+        let metadata = Metadata(header.metadata().as_ref().unwrap_or(&empty));
+        let entries = metadata.params()?;
+        let (dtype, stored) = metadata.dtype()?;
+        let file = Tensors { tensors: SafeTensors::deserialize(bytes).map_err(broken)?, stored };
+        let specs: Vec<ParamSpec> = entries.into_iter().map(|entry| file.spec(entry)).collect::<Result<_>>()?;
+        let steps = metadata.steps()?;
+        let of_steps =
+            |kind: &str| (1..=steps).map(|step| file.list(&format!("{kind}/{step}"), &specs)).collect::<Result<_>>();
+        let trace = Self {
+            optimizer: metadata.text("optimizer")?.into(),
+            reference: metadata.text("reference")?.into(),
+            dtype,
+            config: metadata.config()?,
+            params: file.list("param", &specs)?,
+            gradients: of_steps("grad")?,
+            after: of_steps("after")?,
+            specs,
         };
-        let json = |error: serde_json::Error| wrong(error.to_string());
-        let steps: usize = serde_json::from_str(text("steps")?).map_err(json)?;
-        let params: Vec<Param> = serde_json::from_str(text("params")?).map_err(json)?;
-        let values =
-            |prefix: &str| params.iter().map(|param| f64s(&tensors, prefix, &param.name)).collect::<Result<_>>();
-        let list = |prefix: &str| (1..=steps).map(|step| values(&format!("{prefix}/{step}"))).collect::<Result<_>>();
-        let spec = |param: &Param| {
-            let view = tensors.tensor(&format!("param/{}", param.name)).map_err(|error| wrong(error.to_string()))?;
-            let spec = ParamSpec::new(&param.name, view.shape(), param.role);
-            Ok(match usize::try_from(param.layer) {
-                Ok(layer_idx) if param.role != Role::Head => spec.in_layer(layer_idx),
-                _ => spec,
-            })
-        };
-        Ok(Self {
-            config: serde_json::from_str(text("config")?).map_err(json)?,
-            specs: params.iter().map(spec).collect::<Result<_>>()?,
-            params: values("param")?,
-            gradients: list("grad")?,
-            after: list("after")?,
-        })
-    }
-
-    /// The configuration that the trace was recorded with.
-    pub fn config(&self) -> &Value {
-        &self.config
+        file.refuse_others(&trace.specs, steps)?;
+        Ok(trace)
     }
 
     /// The same trace with another configuration.
     pub fn with_config(self, config: Value) -> Self {
         Self { config, ..self }
     }
+}
 
-    /// Steps through the trace and gives the largest deviation of a tensor.
-    ///
-    /// # Errors
-    ///
-    /// The optimizer's own.
-    pub fn replay<O: Optimizer>(&self) -> Result<Deviation> {
-        let (specs, params, gradients) = (self.specs.clone(), self.params.clone(), self.gradients.clone());
-        let mut harness = Harness::<O>::with_gradients(self.config.clone(), specs, params, gradients)?;
-        let mut worst = Deviation { error: 0.0, step: 0, name: String::new() };
-        for (index, after) in self.after.iter().enumerate() {
-            harness.step()?;
-            let params = harness.params();
-            let mut found = params.as_slice();
-            for (spec, expected) in self.specs.iter().zip(after) {
-                let (tensor, rest) = found.split_at(expected.len());
-                found = rest;
-                let error = deviation(tensor, expected);
-                if error > worst.error || (error.is_nan() && !worst.error.is_nan()) {
-                    worst = Deviation { error, step: index + 1, name: spec.name.clone() };
-                }
-            }
+fn wrong(message: impl Into<String>) -> Error {
+    Error::new(ErrorCode::DATA, "", message)
+}
+
+/// The texts of the header.
+struct Metadata<'a>(&'a HashMap<String, String>);
+
+impl Metadata<'_> {
+    fn text(&self, key: &str) -> Result<&str> {
+        const KEYS: &str = "`optimizer`, `config`, `params`, `reference`, `steps` and `dtype`";
+        let missing = || wrong(format!("its metadata have no `{key}`: expected {KEYS}"));
+        self.0.get(key).map(String::as_str).ok_or_else(missing)
+    }
+
+    fn json<T: serde::de::DeserializeOwned>(&self, key: &str, expected: &str) -> Result<T> {
+        serde_json::from_str(self.text(key)?).map_err(|error| {
+            wrong(format!("`{key}` of its metadata is not readable: found {error}, expected {expected}"))
+        })
+    }
+
+    /// The parameters as the trace describes them, each named once.
+    fn params(&self) -> Result<Vec<Entry>> {
+        let entries: Vec<Entry> = self.json("params", "a list of `name`, `role` and `layer`")?;
+        if entries.is_empty() {
+            return Err(wrong("`params` of its metadata is empty: expected at least one parameter"));
         }
-        Ok(worst)
+        let mut names = BTreeSet::new();
+        match entries.iter().find(|entry| !names.insert(&entry.name)) {
+            Some(twice) => Err(wrong(format!("`params` of its metadata names `{}` twice", twice.name))),
+            None => Ok(entries),
+        }
+    }
+
+    fn config(&self) -> Result<Value> {
+        let table: serde_json::Map<String, Value> = self.json("config", "a JSON object")?;
+        Ok(Value::Object(table))
+    }
+
+    fn steps(&self) -> Result<usize> {
+        let text = self.text("steps")?;
+        text.parse().ok().filter(|steps| *steps > 0).ok_or_else(|| {
+            wrong(format!("`steps` of its metadata is not a number of steps: found `{text}`, expected an integer >= 1"))
+        })
+    }
+
+    fn dtype(&self) -> Result<(DType, Dtype)> {
+        match self.text("dtype")? {
+            "float64" => Ok((DType::F64, Dtype::F64)),
+            "float32" => Ok((DType::F32, Dtype::F32)),
+            other => Err(wrong(format!(
+                "`dtype` of its metadata is not supported: found `{other}`, expected `float64` or `float32`"
+            ))),
+        }
     }
 }
 
-fn f64s(tensors: &SafeTensors<'_>, prefix: &str, name: &str) -> Result<Vec<f64>> {
-    let wrong = |message: String| Error::new(ErrorCode::DATA, format!("{prefix}/{name}"), message);
-    let view = tensors.tensor(&format!("{prefix}/{name}")).map_err(|error| wrong(error.to_string()))?;
-    match view.dtype() {
-        Dtype::F64 => Ok(view.data().as_chunks().0.iter().copied().map(f64::from_le_bytes).collect()),
-        other => Err(wrong(format!("found element type {other:?}, expected F64"))),
+/// The tensors of the file.
+struct Tensors<'a> {
+    tensors: SafeTensors<'a>,
+    stored: Dtype,
+}
+
+impl Tensors<'_> {
+    /// A parameter with the shape of its values at the start.
+    fn spec(&self, Entry { name, role, layer }: Entry) -> Result<ParamSpec> {
+        let start = format!("param/{name}");
+        let view = self.tensors.tensor(&start).map_err(|_| missing(&start))?;
+        let spec = ParamSpec::new(name, view.shape(), role);
+        let inside = !matches!(role, Role::Embedding | Role::Head);
+        Ok(match layer.and_then(|layer| usize::try_from(layer).ok()).filter(|_| inside) {
+            Some(layer) => spec.in_layer(layer),
+            None => spec,
+        })
+    }
+
+    /// One tensor a parameter.
+    fn list(&self, prefix: &str, specs: &[ParamSpec]) -> Result<Vec<Vec<f64>>> {
+        specs.iter().map(|spec| self.tensor(&format!("{prefix}/{}", spec.name), &spec.shape)).collect()
+    }
+
+    fn tensor(&self, name: &str, shape: &[usize]) -> Result<Vec<f64>> {
+        let view = self.tensors.tensor(name).map_err(|_| missing(name))?;
+        let other = |what: &str, found: String, expected: String| {
+            Err(wrong(format!("tensor `{name}` has another {what}: found {found}, expected {expected}")))
+        };
+        if view.shape() != shape {
+            return other("shape than its parameter", format!("{:?}", view.shape()), format!("{shape:?}"));
+        }
+        if view.dtype() != self.stored {
+            return other("element type than `dtype` says", view.dtype().to_string(), self.stored.to_string());
+        }
+        Ok(match self.stored {
+            Dtype::F64 => view.data().as_chunks().0.iter().copied().map(f64::from_le_bytes).collect(),
+            _ => view.data().as_chunks().0.iter().copied().map(|bytes| f32::from_le_bytes(bytes).into()).collect(),
+        })
+    }
+
+    /// Refuses tensors that are neither a start value nor of one of the steps.
+    fn refuse_others(&self, specs: &[ParamSpec], steps: usize) -> Result<()> {
+        let names: BTreeSet<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();
+        let known = |tensor: &str| match tensor.split_once('/') {
+            Some(("param", name)) => names.contains(name),
+            Some(("grad" | "after", rest)) => rest.split_once('/').is_some_and(|(step, name)| {
+                let number = step.parse::<usize>().ok().filter(|number| (1..=steps).contains(number));
+                names.contains(name) && number.is_some_and(|number| number.to_string() == step)
+            }),
+            _ => false,
+        };
+        match self.tensors.names().into_iter().filter(|name| !known(name)).min() {
+            Some(other) => Err(wrong(format!(
+                "holds a tensor `{other}` that is of no parameter and step of its metadata: expected {} parameters \
+                 and {steps} steps",
+                names.len()
+            ))),
+            None => Ok(()),
+        }
     }
 }
 
-/// `max |x - r| / max |r|`.
-fn deviation(found: &[f64], reference: &[f64]) -> f64 {
-    let most = |values: &mut dyn Iterator<Item = f64>| {
-        values.fold(0.0, |most: f64, x| if x > most || x.is_nan() { x } else { most })
-    };
-    let difference = most(&mut found.iter().zip(reference).map(|(x, r)| (x - r).abs()));
-    if difference == 0.0 { 0.0 } else { difference / most(&mut reference.iter().map(|r| r.abs())) }
+fn missing(name: &str) -> Error {
+    wrong(format!("holds no tensor `{name}`"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_deviation_is_relative_to_the_largest_number_and_shows_nan() {
-        assert_eq!(deviation(&[1.0, 2.0, -3.0], &[1.0, 2.0, -4.0]), 0.25);
-        assert_eq!(deviation(&[0.0, 0.0], &[0.0, 0.0]), 0.0);
-        assert_eq!(deviation(&[1.0], &[0.0]), f64::INFINITY);
-        assert!(deviation(&[f64::NAN, 1.0], &[1.0, 1.0]).is_nan());
-    }
 
     #[test]
     fn a_file_that_is_no_trace_is_an_error_with_its_path() {
@@ -167,6 +235,8 @@ mod tests {
         assert_eq!(text.code, ErrorCode::DATA);
         let nothing: [(&str, safetensors::tensor::TensorView<'_>); 0] = [];
         let bare = safetensors::serialize(nothing, None);
-        assert_eq!(Trace::parse(&bare.unwrap()).unwrap_err().to_string(), "the metadata have no `steps`");
+        let expected = "its metadata have no `params`: expected `optimizer`, `config`, `params`, `reference`, `steps` \
+                        and `dtype`";
+        assert_eq!(Trace::parse(&bare.unwrap()).unwrap_err().to_string(), expected);
     }
 }

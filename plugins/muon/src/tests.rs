@@ -26,7 +26,7 @@ fn a_trace_of_other_settings_is_not_followed() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/data/traces/muon-optax.safetensors");
     let trace = Trace::read(path).unwrap();
     for (key, value) in [("variant", json!("jordan")), ("clip_norm", json!(1e9)), ("weight_decay", json!(0.0))] {
-        let mut config = trace.config().clone();
+        let mut config = trace.config.clone();
         config[key] = value;
         let worst = trace.clone().with_config(config).replay::<Muon>().unwrap();
         assert!(worst.error > 1e-3, "{key}: {worst}");
