@@ -134,18 +134,43 @@ fn what_is_no_plugin_is_refused_by_the_check_too() {
     assert_eq!((outcome.code, outcome.errors().len()), (80, 1), "{}", outcome.stderr);
 }
 
+/// The cells of a parameter's row in a dry run's table.
+fn row(stdout: &str, name: &str) -> Vec<String> {
+    let line = stdout.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{stdout}"));
+    line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).map(str::to_owned).collect()
+}
+
 #[test]
 fn a_dry_run_shows_rules_and_memory_and_writes_nothing() {
     let run = Run::of(plugin("adam")).set("optimizer.config.groups=[{ roles = ['norm'], set = { lr = 0.1 } }]");
     let stdout = run.dry_run().succeeded();
-    let row = |name: &str| {
-        let line = stdout.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{stdout}"));
-        line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).map(str::to_owned).collect::<Vec<_>>()
-    };
+    let row = |name: &str| row(&stdout, name);
     assert_eq!(row("head.weight"), ["head.weight", "256x16", "head", "adamw", "16.0 KiB", "32.0 KiB"]);
     assert_eq!(row("norm.weight"), ["norm.weight", "16", "norm", "adamw, groups[0]", "64 B", "128 B"]);
     assert!(stdout.ends_with("nothing was trained or written\n"), "{stdout}");
     assert!(!run.file("").exists());
     let refused = Run::of(fixture("needy")).dry_run();
     assert_eq!((refused.code, refused.errors().len()), (80, 1), "{}", refused.stderr);
+}
+
+#[test]
+fn a_dry_run_shows_what_each_shipped_plugin_does_to_which_parameter() {
+    let rules = |plugin_name: &str, settings: &[&str]| {
+        let run = settings.iter().fold(Run::of(plugin(plugin_name)), |run, setting| run.set(*setting));
+        let stdout = run.dry_run().succeeded();
+        ["embed.weight", "blocks.0.mlp.down.weight", "norm.weight"].map(|name| row(&stdout, name)[3].clone())
+    };
+    let half = "optimizer.config.inner_batch_size=2";
+    assert_eq!(rules("sgd", &["optimizer.config.lr=0.1"]), ["sgd"; 3]);
+    assert_eq!(rules("muon", &[]), ["adamw", "muon", "adamw"]);
+    let optax = "optimizer.config.variant=optax";
+    assert_eq!(rules("muon", &[optax]), ["adamw", "muon", "adamw, nesterov"]);
+    assert_eq!(rules("soap", &[]), ["soap", "soap", "adam"]);
+    let narrow = "optimizer.config.max_precond_dim=16";
+    assert_eq!(rules("soap", &[narrow]), ["soap, right side", "soap, left side", "adam"]);
+    assert_eq!(rules("shampoo", &[narrow]), ["shampoo, 16 blocks", "shampoo, 2 blocks", "shampoo, diagonal"]);
+    assert_eq!(rules("full-gn", &[half]), ["adamw", "muon", "adamw"]);
+    assert_eq!(rules("layerwise-gn", &[half]), ["adamw, block 0", "muon, block 1", "adamw, block 1"]);
+    assert_eq!(rules("full-gn", &[half, "optimizer.config.inner=cg"]), ["cg"; 3]);
+    assert_eq!(rules("hessian-free", &[]), ["cg"; 3]);
 }

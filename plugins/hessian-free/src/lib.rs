@@ -5,7 +5,7 @@ mod search;
 
 use gauntlet_plugin_api::prelude::*;
 use search::Search;
-use update_rules::line_search::Verdict;
+use update_rules::line_search::{STEP_SIZE, Verdict};
 use update_rules::newton_cg::{self, Solve};
 use update_rules::{check, levenberg_marquardt, update_norms};
 
@@ -72,7 +72,7 @@ impl HessianFree {
             Some(size) => {
                 let norms = update_norms::metrics(ctx.params(), &search.step, size)?;
                 ctx.params_mut().axpy_(size, &search.step)?;
-                let report = StepReport::new(search.loss()).metric("line_search_step_size", size);
+                let report = StepReport::new(search.loss()).metric(STEP_SIZE.name, size);
                 norms.into_iter().fold(report, |report, (name, norm)| report.metric(name, norm))
             }
             None => {
@@ -124,6 +124,10 @@ impl Optimizer for HessianFree {
                 return Ok(StepReport::more());
             }
         }
+    }
+
+    fn rule_of(&self, _: &ParamSpec) -> String {
+        "cg".into()
     }
 
     fn save(&self, state: &mut StateWriter) -> Result<()> {

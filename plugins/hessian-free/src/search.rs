@@ -2,15 +2,15 @@
 
 use gauntlet_plugin_api::prelude::*;
 use update_rules::levenberg_marquardt;
-use update_rules::line_search::{Shrinking, Verdict};
-use update_rules::newton_cg::Solve;
+use update_rules::line_search::{self, Shrinking, Verdict};
+use update_rules::newton_cg::{self, Solve};
 use update_rules::update_norms;
 
 /// What the plugin reports.
-pub const METRICS: &[Metric] = &[
+pub const METRICS: &[Metric] = &update_norms::after::<17>(&[
     Metric::new("damping", "", "Damping lambda of this step's system"),
-    Metric::new("inner_iterations", "iterations", "Iterations of conjugate gradients"),
-    Metric::new("cg_residual_ratio", "ratio", "Residual of conjugate gradients by the gradient"),
+    newton_cg::ITERATIONS,
+    newton_cg::RESIDUAL_RATIO,
     Metric::new(
         "cg_not_positive_steps",
         "steps",
@@ -20,16 +20,9 @@ pub const METRICS: &[Metric] = &[
     Metric::new("model_change", "nats", "Change of the loss that the undamped quadratic model predicts"),
     Metric::new("loss_change", "nats", "Change of the loss at the solution, on the matrix's data"),
     Metric::new("reduction_ratio", "ratio", "Change of the loss by that which the model predicts"),
-    Metric::new("line_search_step_size", "", "Step size that the line search chose"),
+    line_search::STEP_SIZE,
     Metric::new("rejected_steps", "steps", "Steps so far that no step size was found for"),
-    update_norms::UPDATE_NORM,
-    update_norms::PARAM_NORM,
-    update_norms::EMBEDDING,
-    update_norms::HIDDEN,
-    update_norms::HEAD,
-    update_norms::NORM,
-    update_norms::BIAS,
-];
+]);
 
 /// A solution p on its way to a step.
 pub struct Search {
@@ -47,8 +40,8 @@ pub struct Search {
 const NOTED: [&str; 7] = [
     "gradient_norm",
     "damping",
-    "inner_iterations",
-    "cg_residual_ratio",
+    newton_cg::ITERATIONS.name,
+    newton_cg::RESIDUAL_RATIO.name,
     "cg_chosen_iteration",
     "model_change",
     "loss_change",

@@ -38,6 +38,10 @@ impl Optimizer for LayerwiseGn {
         self.0.step(ctx)
     }
 
+    fn rule_of(&self, spec: &ParamSpec) -> String {
+        self.0.rule_of(spec)
+    }
+
     fn save(&self, state: &mut StateWriter) -> Result<()> {
         self.0.save(state)
     }

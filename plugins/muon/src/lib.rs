@@ -30,6 +30,10 @@ impl Optimizer for Muon {
         before.report(ctx.params(), report)
     }
 
+    fn rule_of(&self, spec: &ParamSpec) -> String {
+        self.0.rule_of(spec).into()
+    }
+
     fn save(&self, state: &mut StateWriter) -> Result<()> {
         self.0.save(state, "")
     }

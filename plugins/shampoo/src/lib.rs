@@ -78,10 +78,7 @@ pub struct Shampoo {
 
 impl Optimizer for Shampoo {
     const NAME: &'static str = "shampoo";
-    const METRICS: &'static [Metric] = &{
-        let [update, params, embedding, hidden, head, norm, bias] = update_norms::METRICS;
-        [update, params, embedding, hidden, head, norm, bias, FAILURES]
-    };
+    const METRICS: &'static [Metric] = &update_norms::after::<8>(&[FAILURES]);
     type Config = Config;
 
     fn new(config: Config, setup: &Setup) -> Result<Self> {
@@ -110,6 +107,10 @@ impl Optimizer for Shampoo {
         let keep = 1.0 - lr * self.config.weight_decay;
         blocks::for_each(ctx.params_mut(), directions, |w, d| fused([w], [d], |[w], [d]| [keep * w - lr * d]))?;
         before.report(ctx.params(), report.metric(FAILURES.name, failures as f64))
+    }
+
+    fn rule_of(&self, spec: &ParamSpec) -> String {
+        Preconditioned::rule_of(spec, self.config.max_precond_dim)
     }
 
     fn save(&self, state: &mut StateWriter) -> Result<()> {

@@ -94,10 +94,7 @@ pub struct Soap {
 
 impl Optimizer for Soap {
     const NAME: &'static str = "soap";
-    const METRICS: &'static [Metric] = &{
-        let [update, params, embedding, hidden, head, norm, bias] = update_norms::METRICS;
-        [update, params, embedding, hidden, head, norm, bias, ORTHOGONALITY, FAILURES]
-    };
+    const METRICS: &'static [Metric] = &update_norms::after::<9>(&[ORTHOGONALITY, FAILURES]);
     type Config = Config;
 
     fn new(config: Config, setup: &Setup) -> Result<Self> {
@@ -129,6 +126,10 @@ impl Optimizer for Soap {
             true => Ok(report.metric(ORTHOGONALITY.name, self.deviation()?)),
             false => Ok(report),
         }
+    }
+
+    fn rule_of(&self, spec: &ParamSpec) -> String {
+        self.config.sides().rule_of(spec).into()
     }
 
     fn save(&self, state: &mut StateWriter) -> Result<()> {

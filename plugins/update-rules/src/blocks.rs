@@ -36,6 +36,11 @@ fn matrix(spec: &ParamSpec) -> [usize; 2] {
     [rows, spec.numel() / rows.max(1)]
 }
 
+/// Number of blocks that a matrix is cut into.
+pub fn count(spec: &ParamSpec, max_dim: usize) -> usize {
+    matrix(spec).map(|n| n.div_ceil(max_dim)).iter().product()
+}
+
 impl BlockBatch {
     /// The batches of a list, in the order of their first blocks. No side of a block is longer than `max_dim`.
     pub fn all(params: &Params, max_dim: usize) -> Vec<Self> {

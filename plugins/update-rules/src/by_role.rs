@@ -185,6 +185,15 @@ impl MuonByRole {
         Ok(())
     }
 
+    /// The rule that a parameter follows, in a few words.
+    pub fn rule_of(&self, spec: &ParamSpec) -> &'static str {
+        match (is_muon(spec), self.config.looks_ahead(spec)) {
+            (true, _) => "muon",
+            (false, false) => "adamw",
+            (false, true) => "adamw, nesterov",
+        }
+    }
+
     /// Saves the state; `prefix` stands before the entries' names.
     pub fn save(&self, state: &mut StateWriter, prefix: &str) -> Result<()> {
         state.params(&format!("{prefix}momentum"), &self.momentum)?;

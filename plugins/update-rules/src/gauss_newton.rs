@@ -143,6 +143,19 @@ impl GaussNewton {
         }
     }
 
+    /// The rule that solves for a parameter, and its block where there are several.
+    pub fn rule_of(&self, spec: &ParamSpec) -> String {
+        let rule = match &self.solver {
+            Running::Rule(rule) => rule.rule_of(spec),
+            Running::Cg(..) => "cg",
+        };
+        let at = self.iterate.specs().iter().position(|own| own.name == spec.name);
+        match at.and_then(|at| self.blocks.of_param().get(at)) {
+            Some(block) if self.blocks.count() > 1 => format!("{rule}, block {block}"),
+            _ => rule.into(),
+        }
+    }
+
     fn begin(&mut self, ctx: &StepContext) -> Result<Part> {
         if self.config.reset_start {
             self.restart(ctx)?;

@@ -126,6 +126,15 @@ impl Inner {
         }
     }
 
+    /// The rule that a parameter follows, in a few words.
+    pub fn rule_of(&self, spec: &ParamSpec) -> &'static str {
+        match self {
+            Self::Muon(muon) => muon.rule_of(spec),
+            Self::AdamW(..) => "adamw",
+            Self::Sgd(..) => "sgd",
+        }
+    }
+
     /// Saves the state; `prefix` stands before the entries' names, for example `inner.`.
     pub fn save(&self, state: &mut StateWriter, prefix: &str) -> Result<()> {
         match self {

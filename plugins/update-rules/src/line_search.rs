@@ -1,7 +1,10 @@
 //! Line searches along an update: the grid 2^(-i/2) on mean losses of several batches (arXiv 2510.09378), and shrinking
 //! until the loss falls enough (Armijo 1966; Martens, ICML 2010).
 
-use gauntlet_plugin_api::{Result, StateReader, StateWriter};
+use gauntlet_plugin_api::{Metric, Result, StateReader, StateWriter};
+
+/// What came out.
+pub const STEP_SIZE: Metric = Metric::new("line_search_step_size", "", "Step size that the line search chose");
 
 /// Losses at step size 0 and at 2^(-i/2) for i = 0, 1, ..., summed over batches.
 #[derive(Clone, Debug, PartialEq)]

@@ -35,9 +35,10 @@ impl MatrixBatch {
         batches
     }
 
-    fn of(spec: &ParamSpec, per_head: bool, index: usize) -> Self {
+    /// A batch of one parameter, the one at `index` of its list.
+    pub fn of(spec: &ParamSpec, per_head: bool, index: usize) -> Self {
         let rows = spec.shape.first().copied().unwrap_or(1);
-        let cols = spec.numel() / rows;
+        let cols = spec.numel() / rows.max(1);
         let fits = |heads: &SubBlocks| {
             spec.shape.len() == 2 && heads.dim < 2 && spec.shape[heads.dim].is_multiple_of(heads.count)
         };

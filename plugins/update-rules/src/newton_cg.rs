@@ -7,6 +7,16 @@ use crate::cg::{Backtrack, Block, Cg, Stop};
 use crate::check;
 use gauntlet_plugin_api::prelude::*;
 
+/// Inner steps of a step, or iterations of conjugate gradients.
+pub const ITERATIONS: Metric =
+    Metric::new("inner_iterations", "iterations", "Inner steps, or iterations of conjugate gradients");
+/// How far the solve came.
+pub const RESIDUAL_RATIO: Metric = Metric::new(
+    "cg_residual_ratio",
+    "ratio",
+    "Residual of conjugate gradients by the gradient, the largest of all blocks",
+);
+
 /// Settings of the solver.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]

@@ -1,7 +1,7 @@
 //! Shampoo: matrices preconditioned on both sides (Gupta, Koren and Singer, arXiv 1802.09568), with moving averages.
 
 use crate::adamw::bias_correction;
-use crate::blocks::{Block, BlockBatch};
+use crate::blocks::{self, Block, BlockBatch};
 use crate::inverse_root::inverse_root;
 use crate::matrices;
 use gauntlet_plugin_api::ErrorCode;
@@ -109,6 +109,15 @@ impl Preconditioned {
             Ok(Self { momentum: zeros()?, preconditioner, graft, batch })
         };
         BlockBatch::all(params, max_precond_dim).into_iter().map(one).collect()
+    }
+
+    /// The rule that a parameter follows, in a few words.
+    pub fn rule_of(spec: &ParamSpec, max_precond_dim: usize) -> String {
+        match (spec.shape.len() < 2, blocks::count(spec, max_precond_dim)) {
+            (true, _) => "shampoo, diagonal".into(),
+            (false, 1) => "shampoo".into(),
+            (false, count) => format!("shampoo, {count} blocks"),
+        }
     }
 
     /// Bytes of the tensors of all states: momentum, factors and roots, second moments.

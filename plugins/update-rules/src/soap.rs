@@ -46,6 +46,16 @@ impl Sides {
             false => [size(batch.rows), size(batch.cols)],
         }
     }
+
+    /// The rule that a parameter follows, in a few words.
+    pub fn rule_of(&self, spec: &ParamSpec) -> &'static str {
+        match self.of(&MatrixBatch::of(spec, false, 0)) {
+            [Some(_), Some(_)] => "soap",
+            [Some(_), None] => "soap, left side",
+            [None, Some(_)] => "soap, right side",
+            [None, None] => "adam",
+        }
+    }
 }
 
 /// The state of equally shaped parameters: factors, bases, and the moments in those bases, `[batch, rows, cols]`.

@@ -2,26 +2,31 @@
 
 use gauntlet_plugin_api::{Metric, Params, Result, Role, StepContext, StepReport};
 
-/// Norm of the whole update, and of the parameters.
-pub const UPDATE_NORM: Metric = Metric::new("update_norm", "", "Norm of the update");
-/// Norm of the parameters before the update.
-pub const PARAM_NORM: Metric = Metric::new("param_norm", "", "Norm of the parameters before the update");
-/// Norm of the update of token embeddings.
-pub const EMBEDDING: Metric = Metric::new("update_norm_embedding", "", "Norm of the update of the token embedding");
-/// Norm of the update of hidden matrices.
-pub const HIDDEN: Metric = Metric::new("update_norm_hidden", "", "Norm of the update of the matrices inside blocks");
-/// Norm of the update of the head.
-pub const HEAD: Metric = Metric::new("update_norm_head", "", "Norm of the update of the output head");
-/// Norm of the update of scales of norms.
-pub const NORM: Metric = Metric::new("update_norm_norm", "", "Norm of the update of the scales of norms");
-/// Norm of the update of biases.
-pub const BIAS: Metric = Metric::new("update_norm_bias", "", "Norm of the update of the biases");
+const UPDATE_NORM: Metric = Metric::new("update_norm", "", "Norm of the update");
+const PARAM_NORM: Metric = Metric::new("param_norm", "", "Norm of the parameters before the update");
+const EMBEDDING: Metric = Metric::new("update_norm_embedding", "", "Norm of the update of the token embedding");
+const HIDDEN: Metric = Metric::new("update_norm_hidden", "", "Norm of the update of the matrices inside blocks");
+const HEAD: Metric = Metric::new("update_norm_head", "", "Norm of the update of the output head");
+const NORM: Metric = Metric::new("update_norm_norm", "", "Norm of the update of the scales of norms");
+const BIAS: Metric = Metric::new("update_norm_bias", "", "Norm of the update of the biases");
 
 const ROLES: [(Metric, Role); 5] =
     [(EMBEDDING, Role::Embedding), (HIDDEN, Role::Hidden), (HEAD, Role::Head), (NORM, Role::Norm), (BIAS, Role::Bias)];
 
-/// All of them.
+/// Norms of the parameters, of the update, and of the update of each role's parameters.
 pub const METRICS: [Metric; 7] = [UPDATE_NORM, PARAM_NORM, EMBEDDING, HIDDEN, HEAD, NORM, BIAS];
+
+/// [`METRICS`] after a plugin's own; `N` is the number of all.
+pub const fn after<const N: usize>(own: &[Metric]) -> [Metric; N] {
+    assert!(N == own.len() + METRICS.len());
+    let mut all = [UPDATE_NORM; N];
+    let mut i = 0;
+    while i < N {
+        all[i] = if i < own.len() { own[i] } else { METRICS[i - own.len()] };
+        i += 1;
+    }
+    all
+}
 
 /// The metrics of an update of `size` times a direction; roles without a parameter are left out.
 pub fn metrics(params: &Params, direction: &Params, size: f64) -> Result<Vec<(&'static str, f64)>> {

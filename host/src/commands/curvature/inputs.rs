@@ -39,6 +39,9 @@ pub struct Args {
     /// Folder of a checkpoint: `RUN/checkpoints/step-N`.
     #[arg(long, value_name = "DIR")]
     pub checkpoint: PathBuf,
+    /// File with one int64 tensor `tokens` [batch, T + 1].
+    #[arg(long, value_name = "FILE")]
+    pub tokens: PathBuf,
     /// Which of the checkpoint's parameters.
     #[arg(long, value_enum, default_value = "params")]
     at: At,

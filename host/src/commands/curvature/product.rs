@@ -41,9 +41,6 @@ pub enum LabelsChoice {
 pub struct Args {
     #[command(flatten)]
     inputs: inputs::Args,
-    /// File with one int64 tensor `tokens` [batch, T + 1].
-    #[arg(long, value_name = "FILE")]
-    tokens: PathBuf,
     /// What to compute.
     #[arg(long, value_enum)]
     kind: Kind,
@@ -75,7 +72,7 @@ struct Computed {
 pub fn run(args: &Args) -> Result<()> {
     check(args)?;
     let anchor = Anchor::open(&args.inputs)?;
-    let tokens = anchor.tokens(&args.tokens)?;
+    let tokens = anchor.tokens(&args.inputs.tokens)?;
     let vector = args.vector.as_ref().map(|path| anchor.vector(path)).transpose()?.unwrap_or_default();
     let blocks = Blocks::resolve(&args.structure.structure(), &anchor.specs)
         .map_err(|error| Fault::new(Exit::Internal, error.to_string()))?;

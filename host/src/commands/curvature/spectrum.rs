@@ -24,9 +24,6 @@ enum Kind {
 pub struct Args {
     #[command(flatten)]
     inputs: inputs::Args,
-    /// File with one int64 tensor `tokens` [batch, T + 1].
-    #[arg(long, value_name = "FILE")]
-    tokens: PathBuf,
     /// Whose spectrum.
     #[arg(long, value_enum, default_value = "ggn")]
     kind: Kind,
@@ -62,7 +59,7 @@ struct Spectrum {
 
 pub fn run(args: &Args) -> Result<()> {
     let anchor = Anchor::open(&args.inputs)?;
-    let tokens = anchor.tokens(&args.tokens)?;
+    let tokens = anchor.tokens(&args.inputs.tokens)?;
     let params = chosen(&anchor, args.layer.as_deref())?;
     let at = anchor.linearize(&tokens, &Blocks::whole(anchor.params.len()));
     let spectrum = compute(args, &anchor, at, &params);

@@ -1,13 +1,13 @@
 //! What a Gauss-Newton step says of itself.
 
 use super::Subproblem;
-use crate::line_search::{Grid, step_size};
-use crate::newton_cg::Solve;
+use crate::line_search::{Grid, STEP_SIZE, step_size};
+use crate::newton_cg::{self, Solve};
 use crate::update_norms;
 use gauntlet_plugin_api::prelude::*;
 
 /// Metrics of full-gn and layerwise-gn.
-pub const METRICS: &[Metric] = &[
+pub const METRICS: &[Metric] = &update_norms::after::<23>(&[
     Metric::new("inner_value_first", "nats", "Value of the model at the first inner step; it may be negative"),
     Metric::new("inner_value_last", "nats", "Value of the model at the last inner step; it may be negative"),
     Metric::new(
@@ -19,18 +19,14 @@ pub const METRICS: &[Metric] = &[
     Metric::new("inner_multiplier_first", "ratio", "Multiplier of the inner rule's step size at the first inner step"),
     Metric::new("inner_multiplier_last", "ratio", "Multiplier of the inner rule's step size at the last inner step"),
     Metric::new("inner_clipped_steps", "steps", "Inner steps of this step whose gradient was clipped"),
-    Metric::new("inner_iterations", "iterations", "Inner steps, or iterations of conjugate gradients"),
-    Metric::new(
-        "cg_residual_ratio",
-        "ratio",
-        "Residual of conjugate gradients by the gradient, the largest of all blocks",
-    ),
+    newton_cg::ITERATIONS,
+    newton_cg::RESIDUAL_RATIO,
     Metric::new(
         "cg_not_positive_blocks",
         "blocks",
         "Blocks so far whose matrix was not positive definite along a direction",
     ),
-    Metric::new("line_search_step_size", "", "Step size that the line search chose"),
+    STEP_SIZE,
     Metric::new("line_search_loss", "nats", "Mean loss of the line search's data at the chosen step size"),
     Metric::new(
         "line_search_loss_at_zero",
@@ -48,14 +44,7 @@ pub const METRICS: &[Metric] = &[
         "steps",
         "Steps so far whose inner iterate diverged or had no finite loss at any step size",
     ),
-    update_norms::UPDATE_NORM,
-    update_norms::PARAM_NORM,
-    update_norms::EMBEDDING,
-    update_norms::HIDDEN,
-    update_norms::HEAD,
-    update_norms::NORM,
-    update_norms::BIAS,
-];
+]);
 
 /// What the solve of a step leaves for its report. A number that does not apply is NaN.
 #[derive(Clone, Copy, Debug)]
@@ -149,8 +138,8 @@ impl Summary {
             ("inner_multiplier_first", self.multipliers[0]),
             ("inner_multiplier_last", self.multipliers[1]),
             ("inner_clipped_steps", self.clipped),
-            ("inner_iterations", self.iterations),
-            ("cg_residual_ratio", self.residual_ratio),
+            (newton_cg::ITERATIONS.name, self.iterations),
+            (newton_cg::RESIDUAL_RATIO.name, self.residual_ratio),
         ];
         with(report.with_loss(self.loss()), metrics)
     }
@@ -202,7 +191,7 @@ impl Counts {
 /// The metrics of a line search that chose step size number `best`.
 pub(super) fn of_search(grid: &Grid, best: usize) -> Vec<(&'static str, f64)> {
     vec![
-        ("line_search_step_size", step_size(best)),
+        (STEP_SIZE.name, step_size(best)),
         ("line_search_loss", grid.loss(best)),
         ("line_search_loss_at_zero", grid.loss_at_zero()),
     ]
