@@ -208,6 +208,18 @@ fn what_the_user_allows_is_done_said_and_remembered() {
 }
 
 #[test]
+fn keys_that_change_nothing_of_the_course_are_allowed_and_listed() {
+    let run = stopped();
+    let sets = ["--set", "eval.every_steps=2", "--set", "checkpoint.keep=5"];
+    let outcome = run.train_with(&[&["--resume", "auto"], &sets[..]].concat());
+    assert_eq!(outcome.code, 0, "{}", outcome.stderr);
+    let listed: Vec<&str> = outcome.stderr.lines().filter(|line| line.contains("with a change")).collect();
+    let expected = ["`checkpoint.keep`: 2 to 5", "`eval.every_steps`: 4 to 2"]
+        .map(|change| format!("info: resumed with a change: {change}"));
+    assert_eq!(listed, expected);
+}
+
+#[test]
 fn a_shorter_sequence_goes_on_at_the_same_token() {
     let run = stopped();
     let outcome = run.train_with(&["--resume", "auto", "--set", "data.seq_len=8", "--allow-change", "data.seq_len"]);

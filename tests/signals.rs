@@ -35,6 +35,17 @@ fn the_first_signal_saves_and_ends_with_75() {
 }
 
 #[test]
+fn schedulers_may_choose_the_code_of_a_graceful_stop() {
+    for code in [0, 143] {
+        let run = signalled("terminate");
+        let outcome = run.train_with(&["--graceful-exit-code", &code.to_string()]);
+        let last = format!("exit code={code} reason=stopped last_checkpoint=run/checkpoints/step-4 step=4");
+        assert_eq!((outcome.code, outcome.stderr.lines().last()), (code, Some(last.as_str())));
+    }
+    assert_eq!(signalled("terminate").train_with(&["--graceful-exit-code", "1"]).code, 2);
+}
+
+#[test]
 fn the_second_signal_ends_the_process_at_once() {
     for (mode, code) in [("interrupt-twice", 130), ("terminate-twice", 143)] {
         let run = signalled(mode);

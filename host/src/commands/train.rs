@@ -2,6 +2,7 @@
 
 use super::config::Layers;
 use super::{Faults, dry_run};
+use crate::error::Exit;
 use crate::run::{self, Allowed, Resume};
 use crate::sinks::say;
 
@@ -24,6 +25,9 @@ pub struct Args {
     /// Take a checkpoint that holds values which are not finite.
     #[arg(long, requires = "resume")]
     allow_nonfinite: bool,
+    /// Exit code of a run that was stopped by a signal and saved a checkpoint, for schedulers that want another.
+    #[arg(long, value_name = "CODE", default_value = "75", value_parser = ["0", "75", "143"])]
+    graceful_exit_code: String,
     /// Check everything up to step 1, and print which parameter follows which rule, and the memory; train nothing.
     #[arg(long, conflicts_with = "resume")]
     dry_run: bool,
@@ -38,6 +42,10 @@ impl Args {
         };
         Resume { from: self.resume.clone().unwrap_or_default(), allowed, nonfinite: self.allow_nonfinite }
     }
+
+    fn graceful_exit_code(&self) -> u8 {
+        self.graceful_exit_code.parse().unwrap_or(Exit::Stopped as u8)
+    }
 }
 
 /// Trains, and says in one last line how it ended. The exit code is the ending's.
@@ -46,7 +54,7 @@ pub fn run(args: &Args) -> Result<u8, Faults> {
     if args.dry_run {
         return dry_run::run(&loaded).map(|()| 0);
     }
-    let ending = run::train(&loaded, &args.resume())?;
+    let ending = run::train(&loaded, &args.resume(), args.graceful_exit_code())?;
     if let Some(fault) = &ending.fault {
         say(&format!("error: {fault}"));
     }

@@ -227,10 +227,12 @@ pub fn merge(
     let env = env.iter().map(|(name, text)| Layer::variable(name, text));
     let sets = sets.iter().map(|argument| Layer::set(argument).map(Some));
     let (mut figment, mut left_out, mut unread) = (Figment::new(), Vec::new(), Vec::new());
+    let mut kinds = Kinds::default();
     for layer in files.chain(env).chain(sets) {
         match layer {
             Ok(Some(mut layer)) => {
                 left_out.append(&mut layer.faults);
+                kinds.take(&layer, &layer.table, "", &mut left_out);
                 figment = figment.merge(layer);
             }
             Ok(None) => {}
@@ -244,6 +246,35 @@ pub fn merge(
     let mut origins = Origins::default();
     let value = unwrapped(&merged, "", &figment, &mut origins);
     Ok(Merged { value, origins, faults: left_out })
+}
+
+/// Of every key so far whether it is a section, and the layer that said so. Merged, a section would silently replace a
+/// value.
+#[derive(Debug, Default)]
+struct Kinds(BTreeMap<String, (bool, String)>);
+
+impl Kinds {
+    /// Compares a layer's table `at` a key with the layers before.
+    fn take(&mut self, layer: &Layer, table: &Dict, at: &str, faults: &mut Vec<Fault>) {
+        for (name, value) in table {
+            let key = super::schema::join(at, name);
+            let inner = match value {
+                value::Value::Dict(_, inner) => Some(inner),
+                _ => None,
+            };
+            let (is_section, before) =
+                self.0.entry(key.clone()).or_insert_with(|| (inner.is_some(), layer.name.clone()));
+            if *is_section != inner.is_some() {
+                let (value, section) = if *is_section { (&layer.name, &*before) } else { (&*before, &layer.name) };
+                let fault = Fault::new(Exit::Usage, format!("{value}: `{key}` is a section")).found("a value");
+                faults.push(fault.expected(format!("keys of it, as in {section}")));
+            }
+            // What a plugin takes is its own to say: a name in one place may be a table in another.
+            if let Some(inner) = inner.filter(|_| key != "optimizer.config") {
+                self.take(layer, inner, &key, faults);
+            }
+        }
+    }
 }
 
 /// The plain value of a merged one, its origins noted.

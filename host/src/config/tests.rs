@@ -198,6 +198,23 @@ fn values_of_set_and_environment_are_toml_or_text() {
 }
 
 #[test]
+fn a_value_where_another_layer_has_a_section_is_a_conflict() {
+    let files = Files::new(&[LEAST.as_bytes()]);
+    let line = |value: &str, key: &str, section: &str| {
+        format!("{value}: `{key}` is a section: found a value, expected keys of it, as in {section}")
+    };
+    let (seed, run) = (("GAUNTLET_RUN__SEED", "2"), ("GAUNTLET_RUN", "1"));
+    let expected = line("environment `GAUNTLET_RUN`", "run", "environment `GAUNTLET_RUN__SEED`");
+    assert_eq!(files.faults(&[], &[seed, run]), [expected]);
+    let config = ["optimizer.config=3", "optimizer.config.lr=1"];
+    let expected = line("--set optimizer.config=3", "optimizer.config", "--set optimizer.config.lr=1");
+    assert_eq!(files.faults(&config, &[]), [expected]);
+    let named = ["optimizer.config.inner=muon", "optimizer.config.inner.muon.lr=1"];
+    let inner = files.load(&named, &[]).unwrap().config.optimizer.config;
+    assert_eq!(Value::Object(inner), serde_json::json!({ "inner": { "muon": { "lr": 1 } } }));
+}
+
+#[test]
 fn paths_that_no_file_can_have_are_refused_and_strange_ones_are_taken_as_they_are() {
     let files = Files::new(&[LEAST.as_bytes()]);
     let long = format!("run.dir=/{}", "a/".repeat(2048));

@@ -1,14 +1,18 @@
 //! A run's folder: one process at a time, the configuration as it was resolved, the status.
 
-use super::Ending;
+use super::{Ending, identity};
 use crate::config::{self, Config};
 use crate::durable;
 use crate::error::{Exit, Fault, Result};
 use crate::model::ModelConfig;
-use crate::sinks::{checkpoint, say};
+use crate::sinks::checkpoint::{self, Change};
+use crate::sinks::say;
 use serde_json::{Value, json};
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
+
+/// The configuration of a run's last start, in its folder.
+const RESOLVED: &str = "config.resolved.toml";
 
 /// A run's folder before anything of this run is written.
 #[derive(Debug)]
@@ -62,13 +66,7 @@ impl Place {
             let aside = checkpoint::set_aside(damaged)?;
             say(&format!("warning: `{}` is now `{}`", damaged.display(), aside.display()));
         }
-        let mut resolved = config.clone();
-        if let Ok(Value::Object(mut model)) = serde_json::to_value(model) {
-            // Values that are absent come from the preset, so it has to stay.
-            model.extend(config.model.get("preset").map(|preset| ("preset".to_owned(), preset.clone())));
-            resolved.model = model;
-        }
-        let (file, text) = (self.path.join("config.resolved.toml"), config::to_resolved_toml(&resolved)?);
+        let (file, text) = (self.path.join(RESOLVED), config::to_resolved_toml(&resolved(config, model))?);
         match self.exists {
             true => durable::replace(&file, text.as_bytes())?,
             false => durable::write_new(&file, text.as_bytes())?,
@@ -89,6 +87,28 @@ impl RunFolder {
     pub fn status(&self) -> PathBuf {
         self.path.join("status.json")
     }
+}
+
+/// The configuration with the model as the preset resolves it.
+fn resolved(config: &Config, model: &ModelConfig) -> Config {
+    let mut resolved = config.clone();
+    if let Ok(Value::Object(mut model)) = serde_json::to_value(model) {
+        // Values that are absent come from the preset, so it has to stay.
+        model.extend(config.model.get("preset").map(|preset| ("preset".to_owned(), preset.clone())));
+        resolved.model = model;
+    }
+    resolved
+}
+
+/// The keys whose values differ from those of the last start in the folder `path`. None where it left no configuration
+/// that can be read: a difference that matters is one of the checkpoint's own.
+pub fn changes_since_last_start(path: &Path, config: &Config, model: &ModelConfig) -> Vec<Change> {
+    let before = std::fs::read_to_string(path.join(RESOLVED)).ok().and_then(|text| toml::from_str::<Value>(&text).ok());
+    let mut changes = vec![];
+    if let Some((before, now)) = before.zip(serde_json::to_value(resolved(config, model)).ok()) {
+        identity::collect(&before, &now, "", &mut changes);
+    }
+    changes
 }
 
 /// `status.json`: how the run ended, for other programs.

@@ -150,6 +150,19 @@ pub fn collect(saved: &Value, now: &Value, at: &str, differences: &mut Vec<Chang
     }
 }
 
+/// Whether a configuration key is a part of an identity.
+pub fn holds(identity: &Value, key: &str) -> bool {
+    // The data are compared by their content, the plugin by its file.
+    let mut value = identity;
+    key.split('.').all(|name| match value.get(name) {
+        Some(inner) => {
+            value = inner;
+            true
+        }
+        None => !value.is_object(),
+    })
+}
+
 /// All keys and sections of a value.
 fn paths(value: &Value, at: &str, found: &mut Vec<String>) {
     for (name, inner) in value.as_object().into_iter().flatten() {

@@ -17,7 +17,7 @@ pub use prepare::{device, kind, load_plugin, refuse_unused_schedule, set_up_libt
 pub use resume::{From, Resume};
 
 use crate::config::Loaded;
-use crate::error::{Exit, Fault, Result, printable};
+use crate::error::{Fault, Result, printable};
 use crate::events::{Event, Finished};
 use crate::sinks::checkpoint::Checkpoint;
 use crate::sinks::say;
@@ -58,12 +58,13 @@ impl Ending {
     }
 }
 
-/// Trains as configured, from the start or from a checkpoint. A run that is complete is left as it is.
+/// Trains as configured, from the start or from a checkpoint. A run that is complete is left as it is. One that was
+/// stopped by a signal and saved ends with `graceful_exit_code`.
 ///
 /// # Errors
 ///
 /// Everything that is found wrong before the first step, at once where possible.
-pub fn train(loaded: &Loaded, resume: &Resume) -> Result<Ending, Vec<Fault>> {
+pub fn train(loaded: &Loaded, resume: &Resume, graceful_exit_code: u8) -> Result<Ending, Vec<Fault>> {
     let (started, config) = (Instant::now(), &loaded.config);
     let one = |fault: Fault| vec![fault];
     let stop = Stop::listen(Duration::from_secs(config.run.grace_seconds)).map_err(one)?;
@@ -71,7 +72,7 @@ pub fn train(loaded: &Loaded, resume: &Resume) -> Result<Ending, Vec<Fault>> {
     let mut prepared = Prepared::new(loaded, checkpoint.as_ref().map(|checkpoint| &checkpoint.manifest))?;
     let mut restored = Restored::default();
     if let Some(checkpoint) = &checkpoint {
-        restored = resume.restore(checkpoint, &mut prepared)?;
+        restored = resume.restore(checkpoint, &mut prepared, config)?;
         if let Some(ending) = complete(&prepared, checkpoint) {
             return Ok(ending);
         }
@@ -84,7 +85,7 @@ pub fn train(loaded: &Loaded, resume: &Resume) -> Result<Ending, Vec<Fault>> {
     let mut saving = Saving::new(&config.checkpoint, folder.checkpoints(), checkpoint.as_ref());
     let stop = (&stop, folder.status());
     let outcome = run(&mut prepared, &mut saving, (stop.0, &stop.1), &mut listeners);
-    let ending = ending(&prepared, &saving, outcome);
+    let ending = ending(&prepared, &saving, outcome, graceful_exit_code);
     listeners.hear(&finished(&ending, &prepared, started));
     let closed = listeners.close().and_then(|()| write_status(&folder.status(), &ending));
     Ok(match closed {
@@ -131,10 +132,10 @@ fn run(
     }
 }
 
-fn ending(prepared: &Prepared, saving: &Saving, outcome: Result<Option<End>>) -> Ending {
+fn ending(prepared: &Prepared, saving: &Saving, outcome: Result<Option<End>>, graceful: u8) -> Ending {
     let (code, reason, fault) = match outcome {
         Ok(Some(end)) => (0, end.name(), None),
-        Ok(None) => (Exit::Stopped as u8, "stopped", None),
+        Ok(None) => (graceful, "stopped", None),
         Err(fault) => (fault.exit as u8, "error", Some(fault)),
     };
     Ending { code, reason, checkpoint: saving.newest().map(PathBuf::from), step: prepared.trainer.step(), fault }

@@ -1,9 +1,10 @@
 //! Where a run begins: at its start, or at a checkpoint, with everything restored or not at all.
 
 use super::fit;
-use super::folder::Place;
+use super::folder::{self, Place};
 use super::identity::{self, Allowed};
 use super::prepare::Prepared;
+use crate::config::Config;
 use crate::error::{Exit, Fault, Result};
 use crate::events::Event;
 use crate::sinks::checkpoint::{self, Change, Checkpoint};
@@ -47,6 +48,8 @@ impl std::str::FromStr for From {
 pub struct Restored {
     /// Keys of the identity that the user let change.
     changes: Vec<Change>,
+    /// Other keys that differ from the last start: the course of the run does not depend on them.
+    harmless: Vec<Change>,
     /// What may make the run's bits differ from those of a run that was not stopped.
     inexact: Vec<String>,
 }
@@ -86,7 +89,12 @@ impl Resume {
     /// # Errors
     ///
     /// What differs from the checkpoint's run ([`Exit::Checkpoint`]); a state that does not fit.
-    pub(super) fn restore(&self, checkpoint: &Checkpoint, prepared: &mut Prepared) -> Result<Restored, Vec<Fault>> {
+    pub(super) fn restore(
+        &self,
+        checkpoint: &Checkpoint,
+        prepared: &mut Prepared,
+        config: &Config,
+    ) -> Result<Restored, Vec<Fault>> {
         let manifest = &checkpoint.manifest;
         let one = |fault: Fault| vec![fault];
         let other_tensors = fit::differences(checkpoint, prepared).map_err(one)?;
@@ -111,7 +119,16 @@ impl Resume {
             validation_loss: manifest.validation_loss,
         });
         prepared.manifest.changes = [manifest.changes.clone(), changes.clone()].concat();
-        Ok(Restored { inexact: fit::inexact(manifest, &prepared.manifest), changes })
+        let harmless = self.harmless(checkpoint, prepared, config);
+        Ok(Restored { inexact: fit::inexact(manifest, &prepared.manifest), changes, harmless })
+    }
+
+    /// What differs from the configuration of the run's last start, and is no part of a run's identity.
+    fn harmless(&self, checkpoint: &Checkpoint, prepared: &Prepared, config: &Config) -> Vec<Change> {
+        let Some(dir) = checkpoint.path.parent().and_then(Path::parent) else { return vec![] };
+        let mut changes = folder::changes_since_last_start(dir, config, &prepared.model);
+        changes.retain(|change| !identity::holds(&prepared.manifest.identity, &change.key));
+        changes
     }
 
     /// Says where the run goes on, and what is not as it was.
@@ -131,10 +148,13 @@ impl Resume {
             line_search_tokens: tokens("line_search"),
             flops: manifest.flops,
         });
-        let mut warn = |message| emit(Event::Log { level: "warn".into(), message });
-        for Change { key, saved, now, .. } in &restored.changes {
-            warn(format!("resumed with a change: `{key}`: {} to {}", identity::shown(saved), identity::shown(now)));
-        }
+        let mut log = |level: &str, message| emit(Event::Log { level: level.into(), message });
+        let line = |Change { key, saved, now, .. }: &Change| {
+            format!("resumed with a change: `{key}`: {} to {}", identity::shown(saved), identity::shown(now))
+        };
+        restored.harmless.iter().for_each(|change| log("info", line(change)));
+        restored.changes.iter().for_each(|change| log("warn", line(change)));
+        let mut warn = |message| log("warn", message);
         if self.allowed.reset_optimizer {
             warn("resumed with the optimizer's state at its beginning".into());
         }
