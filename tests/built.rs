@@ -69,6 +69,16 @@ pub fn fixture(name: &str) -> &'static Path {
     artifact(&FIXTURES, name)
 }
 
+/// A program of the host's examples.
+pub fn example(name: &str) -> &'static Path {
+    static EXAMPLES: LazyLock<Built> = LazyLock::new(|| {
+        let profile = if profile_dir().ends_with("debug") { "dev" } else { "release" };
+        let mut cargo = cargo(source_tree(), &["build", REPORT, "--profile", profile, "-p", "gauntlet", "--examples"]);
+        build(cargo.arg("--target-dir").arg(profile_dir().parent().unwrap()))
+    });
+    artifact(&EXAMPLES, name)
+}
+
 /// A call of cargo in a folder.
 fn cargo(folder: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
@@ -107,7 +117,7 @@ pub fn artifact<'a>(built: &'a Built, name: &str) -> &'a Path {
 fn reported(line: &str) -> Option<(String, PathBuf)> {
     let message: Value = serde_json::from_str(line).ok()?;
     let kinds = message["target"]["kind"].as_array()?;
-    if !kinds.iter().any(|kind| kind == "cdylib" || kind == "bin") {
+    if !kinds.iter().any(|kind| kind == "cdylib" || kind == "bin" || kind == "example") {
         return None;
     }
     let mut files = message["filenames"].as_array()?.iter().filter_map(Value::as_str);

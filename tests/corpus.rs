@@ -90,7 +90,8 @@ impl Run {
              [optimizer]\nplugin = '{plugin}'\n\
              [train]\nmax_steps = 4\n\
              [eval]\nbatches = 2\nbatch_size = 4\n\
-             [metrics]\nenabled = false\n",
+             [metrics]\nenabled = false\n\
+             [plugins]\nprobe = false\n",
             shards = shards().display(),
             plugin = plugin.as_ref().display(),
         );

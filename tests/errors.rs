@@ -18,7 +18,8 @@ fn check(mode: &str, code: i32, expected: &str) {
         .map_or(("", error), |(place, rest)| (place, rest.split_once(": ").map_or(rest, |(_line, rest)| rest)));
     let shown = if place.is_empty() { said.to_owned() } else { format!("{place}.rs: {said}") };
     assert_eq!((outcome.code, shown.as_str()), (code, expected), "{mode}");
-    assert!(!run.file("checkpoints").exists(), "{mode}: a failed run saved a checkpoint");
+    let saved = std::fs::read_dir(run.file("checkpoints")).into_iter().flatten().count();
+    assert_eq!(saved, 0, "{mode}: a failed run saved a checkpoint");
     if run.file("").exists() {
         let finished = &run.events("finished")[0];
         assert_eq!((&finished["reason"], &finished["error"]), (&json!("error"), &json!(error)));
@@ -110,4 +111,18 @@ fn a_long_step_is_one_step() {
     assert_eq!(long.by_step("loss"), short.by_step("loss"));
     assert_eq!(long.by_step("gradient_equivalents"), [2.0, 4.0, 6.0, 8.0]);
     assert_eq!(long.saved(4, "params.safetensors"), short.saved(4, "params.safetensors"));
+}
+
+#[test]
+fn a_plugin_that_changes_the_process() {
+    let line = "plugin `misbehaving` changed the working folder of the process: found `/`, expected `";
+    for (mode, begun) in [("move-in-new", false), ("move-in-step", true)] {
+        let run = misbehaving(mode);
+        let dir = format!("run.dir={}", run.file("").display());
+        let run = run.set(dir);
+        let ended = run.train();
+        assert_eq!((ended.code, ended.errors().len()), (80, 1), "{mode}: {}", ended.stderr);
+        assert!(ended.errors()[0].starts_with(line), "{mode}: {}", ended.stderr);
+        assert_eq!(run.file("").exists(), begun, "{mode}");
+    }
 }

@@ -8,6 +8,7 @@ mod built;
 mod corpus;
 mod program;
 mod skipped;
+mod soak;
 
 // Every way in which the loader refuses a file, with its whole line and exit code.
 mod refusals;
@@ -41,6 +42,18 @@ mod resume;
 
 // Signals, grace, and readers that go away.
 mod signals;
+
+// Plugins that are tried before they are loaded, pinned, or end and hang a step.
+mod probe;
+
+// Disks that are full, read-only, slow to fail, or taken away.
+mod storage;
+
+// Processes that are killed while they save.
+mod kills;
+
+// What a disk holds after a power loss.
+mod power;
 
 // Checkpoints that are damaged, missing, or of another run, and what is said of each.
 mod resume_faults;

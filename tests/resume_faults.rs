@@ -214,8 +214,8 @@ fn keys_that_change_nothing_of_the_course_are_allowed_and_listed() {
     let outcome = run.train_with(&[&["--resume", "auto"], &sets[..]].concat());
     assert_eq!(outcome.code, 0, "{}", outcome.stderr);
     let listed: Vec<&str> = outcome.stderr.lines().filter(|line| line.contains("with a change")).collect();
-    let expected = ["`checkpoint.keep`: 2 to 5", "`eval.every_steps`: 4 to 2"]
-        .map(|change| format!("info: resumed with a change: {change}"));
+    let expected = ["`checkpoint.keep`: 9 to 5", "`eval.every_steps`: 100 to 2", "`train.max_tokens`: 256 to nothing"];
+    let expected = expected.map(|change| format!("info: resumed with a change: {change}"));
     assert_eq!(listed, expected);
 }
 

@@ -51,7 +51,7 @@ fn the_second_signal_ends_the_process_at_once() {
         let run = signalled(mode);
         let outcome = run.train();
         assert_eq!(outcome.code, code, "{mode}: {}", outcome.stderr);
-        assert!(run.file("checkpoints/step-2").exists() && !run.file("checkpoints/step-4").exists());
+        assert!(!run.file("checkpoints/step-4").exists(), "nothing more was saved");
         assert!(run.events("finished").is_empty() && run.events("step").len() == 3);
     }
 }
@@ -77,6 +77,16 @@ fn a_checkpoint_can_be_asked_for() {
     assert_eq!(outcome.code, 0, "{}", outcome.stderr);
     let steps: Vec<u64> = run.events("checkpoint").iter().map(|event| event["step"].as_u64().unwrap()).collect();
     assert_eq!(steps, [4, 6], "after the step in which it was asked for, and at the end");
+}
+
+#[test]
+fn the_states_of_all_threads_can_be_asked_for() {
+    let run = signalled("ask-for-states");
+    let outcome = run.train();
+    assert_eq!(outcome.code, 0, "{}", outcome.stderr);
+    let threads: Vec<&str> = outcome.stderr.lines().filter(|line| line.starts_with("thread ")).collect();
+    assert!(threads.iter().any(|line| line.contains("`watch`: runs, ")), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains(&format!("{} threads:", threads.len())));
 }
 
 /// The program started by a shell, which first does something.

@@ -40,6 +40,19 @@ pub enum Event {
         /// `loss`, `gradient`, `params`, `plugin` (its own numerical error) or `validation`.
         place: String,
     },
+    /// A step failed: by its plugin, or by values that are not finite.
+    StepFailed {
+        /// Finished steps before it.
+        step: u64,
+        /// Why.
+        reason: String,
+        /// Exit code of the error.
+        exit_code: u8,
+        /// First sequence of the step's batch.
+        first_sequence: u64,
+        /// Sequences that it had drawn for its solve.
+        sequences: u64,
+    },
     /// A step was undone and its batch passed over.
     Skipped {
         /// Finished steps before it.
@@ -65,6 +78,15 @@ pub enum Event {
         /// Its step.
         step: u64,
     },
+    /// The state for a checkpoint is copied, and the run goes on while it is written.
+    CheckpointStaged {
+        /// Its step.
+        step: u64,
+        /// Bytes of its tensors.
+        bytes: u64,
+        /// Seconds that the copy took.
+        seconds: f64,
+    },
     /// A checkpoint could not be written; earlier ones are as they were.
     CheckpointFailed {
         /// Its step.
@@ -80,8 +102,10 @@ pub enum Event {
         path: String,
         /// Bytes of its files.
         bytes: u64,
-        /// Seconds that writing took.
+        /// Seconds from its beginning to its commit.
         seconds: f64,
+        /// Seconds that the run stood still for it.
+        held_seconds: f64,
     },
     /// The run ends.
     Finished(Finished),

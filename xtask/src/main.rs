@@ -15,6 +15,7 @@ mod process;
 mod quickstart;
 mod setup;
 mod size;
+mod soak;
 mod suite;
 mod unpack;
 mod wheel;
@@ -41,6 +42,8 @@ enum Command {
     Bench(bench::Options),
     /// Set up, then run every check: format, clippy, the whole test suite
     Test,
+    /// Every round of the tests of kills, full disks and power losses; writes docs/soak.md
+    Soak,
 }
 
 #[derive(Args)]
@@ -68,5 +71,6 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Quickstart(options) => quickstart::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::Test => suite::run(),
+        Command::Soak => soak::run(),
     }
 }

@@ -19,7 +19,7 @@ pub fn run() -> Result<()> {
     setup::ensure(setup::present_edition(), &[])?;
     let format = check(&["fmt", "--all", "--check"]);
     let lints = check(&["clippy", "--release", "--workspace", "--all-targets", "--", "-D", "warnings"]);
-    let (counts, tests) = run_tests()?;
+    let (counts, tests) = run_tests(&["--workspace", "--no-fail-fast"], &[], |_| ())?;
     let failures: Vec<String> =
         [format, lints, tests].into_iter().filter_map(|check| Some(check.err()?.to_string())).collect();
     failures.iter().for_each(|failure| eprintln!("failed: {failure}"));
@@ -33,13 +33,20 @@ fn check(args: &[&str]) -> Result<()> {
     process::run(&mut cargo::command(args), &what)
 }
 
-/// Runs the test suite whole; returns the counts, and whether it succeeded.
-fn run_tests() -> Result<(Counts, Result<()>)> {
-    let what = "cargo test --release --workspace --no-fail-fast";
+/// Runs `cargo test --release` with more arguments and variables; `hear` gets each line of its output. Returns the counts,
+/// and whether it succeeded.
+pub fn run_tests(
+    args: &[&str],
+    variables: &[(&str, &str)],
+    mut hear: impl FnMut(&str),
+) -> Result<(Counts, Result<()>)> {
+    let args = [&["test", "--release"], args].concat();
+    let what = format!("cargo {}", args.join(" "));
     eprintln!("running `{what}`");
     let log = SkippedLog::new()?;
-    let mut command = cargo::command(&["test", "--release", "--workspace", "--no-fail-fast"]);
-    let spawned = command.env(SKIPPED_LOG, &log.path).stdout(Stdio::piped()).spawn();
+    let mut command = cargo::command(&args);
+    command.envs(variables.iter().copied()).env(SKIPPED_LOG, &log.path);
+    let spawned = command.stdout(Stdio::piped()).spawn();
     let mut child = spawned.with_context(|| format!("cannot run `{what}`"))?;
     let mut counts = Counts::default();
     for line in child.stdout.take().map(BufReader::new).into_iter().flat_map(|output| output.split(b'\n')) {
@@ -47,8 +54,9 @@ fn run_tests() -> Result<(Counts, Result<()>)> {
         let line = String::from_utf8_lossy(&line);
         println!("{line}");
         counts.add_result(&line);
+        hear(&line);
     }
-    let outcome = process::check(child.wait()?, what);
+    let outcome = process::check(child.wait()?, &what);
     for reason in log.reasons() {
         println!("skipped: {reason}");
         counts.skip_passed();
@@ -84,10 +92,13 @@ impl Drop for SkippedLog {
 
 /// The sums over all test binaries.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Counts {
-    passed: u64,
-    failed: u64,
-    skipped: u64,
+pub struct Counts {
+    /// Tests that ran and held.
+    pub passed: u64,
+    /// Tests that did not hold.
+    pub failed: u64,
+    /// Tests that this machine cannot run.
+    pub skipped: u64,
 }
 
 impl Counts {

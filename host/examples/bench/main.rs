@@ -13,6 +13,7 @@ mod memory;
 mod optimizer;
 mod quickstart;
 mod resident;
+mod saving;
 mod session;
 mod start;
 mod step;
@@ -51,6 +52,7 @@ fn subject(arguments: &Arguments) -> Result<Box<dyn Subject>> {
         "memory" => Box::new(memory::Memory::new(arguments)?),
         "start" => Box::new(start::Start::new(arguments)?),
         "listeners" => Box::new(listeners::Listening::new(arguments)?),
+        "saving" => Box::new(saving::Saving::new(arguments)?),
         "products" => Box::new(curvature::Products::new(arguments)?),
         "layerwise" => Box::new(curvature::Layerwise::new(arguments)?),
         "peak" => Box::new(peak(inputs::small(), 8, 128)?),

@@ -5,14 +5,13 @@ use super::plugins::SearchArgs;
 use crate::config::{Origins, check, layers};
 use crate::error::{Exit, Fault, Result};
 use crate::plugin::Plugin;
+use crate::plugin::child::{self, Output};
+use crate::plugin::probe::{Chosen, fill_required};
 use gauntlet_plugin_abi::Capability;
 use gauntlet_plugin_api::testing::{Figures, Subject, Verdict, check_subject, measure};
 use serde_json::{Value, json};
-use std::fs;
-use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What the mark holds when the checks have ended.
 const ENDED: &str = "ended";
@@ -38,8 +37,9 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<u8, Faults> {
     match &args.mark {
         Some(mark) => {
+            child::begin();
             let outcome = check_here(args, mark);
-            note(mark, ENDED);
+            child::note(mark, ENDED);
             outcome
         }
         None => check_in_child(args).map_err(|fault| vec![fault]),
@@ -48,53 +48,20 @@ pub fn run(args: &Args) -> Result<u8, Faults> {
 
 /// Runs the same command as a child that does the checks, and says how it died if it did.
 fn check_in_child(args: &Args) -> Result<u8> {
-    let mark = tempfile::NamedTempFile::new().map_err(|error| Fault::writing(&std::env::temp_dir(), &error))?;
-    let program = std::env::current_exe().map_err(|error| Fault::reading(Path::new("/proc/self/exe"), &error))?;
-    let mut command = Command::new(&program);
-    let child = command.args(std::env::args_os().skip(1)).arg("--mark").arg(mark.path()).spawn();
-    let mut child = child.map_err(|error| Fault::reading(&program, &error))?;
-    let status =
-        wait(&mut child, Duration::from_secs(args.timeout)).map_err(|error| Fault::reading(&program, &error))?;
-    let doing = fs::read_to_string(mark.path()).unwrap_or_default();
+    let limit = Duration::from_secs(args.timeout);
+    let child::Outcome { status, note } = child::run(std::env::args_os().skip(1), limit, Output::Shown)?;
     let what = |what: String| Fault::new(Exit::Plugin, format!("plugin `{}`: {what}", args.plugin));
     match status {
-        None => Err(what(format!("{doing} did not end within {} s", args.timeout)).hint("allow more with `--timeout`")),
-        Some(status) if doing == ENDED && status.code().is_some() => Ok(status.code().unwrap_or_default() as u8),
-        Some(status) => Err(what(format!("it ended the process in {doing}")).found(ending(status))),
+        None => Err(what(format!("{note} did not end within {} s", args.timeout)).hint("allow more with `--timeout`")),
+        Some(status) if note == ENDED && status.code().is_some() => Ok(status.code().unwrap_or_default() as u8),
+        Some(status) => Err(what(format!("it ended the process in {note}")).found(child::ending(status))),
     }
-}
-
-/// The child's status, or `None` where it had to be killed.
-fn wait(child: &mut Child, limit: Duration) -> std::io::Result<Option<ExitStatus>> {
-    let began = Instant::now();
-    while began.elapsed() < limit {
-        if let Some(status) = child.try_wait()? {
-            return Ok(Some(status));
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    child.kill()?;
-    child.wait().map(|_| None)
-}
-
-fn ending(status: ExitStatus) -> String {
-    match (status.signal(), status.code()) {
-        (Some(6), _) => "signal 6 (abort)".into(),
-        (Some(11), _) => "signal 11 (invalid memory access)".into(),
-        (Some(signal), _) => format!("signal {signal}"),
-        (None, code) => format!("exit code {}", code.unwrap_or_default()),
-    }
-}
-
-fn note(mark: &Path, what: &str) {
-    // Without the note the parent can only say less.
-    let _ = fs::write(mark, what);
 }
 
 /// The checks; gives exit code 3 where one does not hold.
 fn check_here(args: &Args, mark: &Path) -> Result<u8, Faults> {
     let one = |fault: Fault| vec![fault];
-    note(mark, "loading");
+    child::note(mark, "loading");
     let plugin = args.search.load(&args.plugin).map_err(one)?;
     let (config, chosen) = configuration(&plugin, &args.config)?;
     println!("plugin   {} {}, ABI {}", plugin.metadata.name, plugin.metadata.version, plugin.metadata.abi);
@@ -107,16 +74,17 @@ fn check_here(args: &Args, mark: &Path) -> Result<u8, Faults> {
     println!();
     let subject = Subject::of_module(plugin.module(), plugin.metadata.clone());
     let report = check_subject(&subject, &config, |name, verdict| match verdict {
-        None => note(mark, &format!("the check `{name}`")),
+        None => child::note(mark, &format!("the check `{name}`")),
         Some(Verdict::Passed) => println!("passed   {name}"),
         Some(Verdict::Failed(message)) => println!("FAILED   {name}: {message}"),
         Some(Verdict::Skipped(need)) => println!("skipped  {name}: it needs `{need}`"),
     });
-    note(mark, "the measurement");
-    if let Ok(figures) = measure(&subject, &config) {
-        print_figures(&figures);
+    child::note(mark, "the measurement");
+    match measure(&subject, &config) {
+        Ok(figures) => print_figures(&figures),
+        Err(error) => println!("\nnot measured: {error}"),
     }
-    note(mark, "its end");
+    child::note(mark, "its end");
     let (failed, all) = (report.failed().count() + usize::from(missing), report.checks.len() + 1);
     println!(
         "\n{} of {all} checks hold",
@@ -170,7 +138,7 @@ fn configuration(plugin: &Plugin, given: &[String]) -> Result<(Value, String), F
     let typed = layers::merge(&[], &sets, [])?;
     let mut config = if file.is_object() { file } else { json!({}) };
     join(&mut config, typed.value);
-    let chosen = fill_required(&plugin.metadata.schema, &mut config);
+    let Chosen { chosen, .. } = fill_required(&plugin.metadata.schema, &mut config);
     let problems = check::validate(&plugin.metadata.schema, &config, "optimizer.config");
     match problems.is_empty() && merged.faults.is_empty() && typed.faults.is_empty() {
         true => Ok((config, chosen)),
@@ -192,22 +160,4 @@ fn join(to: &mut Value, from: Value) {
         }
         (to, from) => *to = from,
     }
-}
-
-/// Gives required keys that are numbers a small value, so that a plugin can be checked without any; their names.
-fn fill_required(schema: &Value, config: &mut Value) -> String {
-    let required = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str);
-    let (Some(table), mut chosen) = (config.as_object_mut(), vec![]) else { return String::new() };
-    for key in required {
-        let value = match schema["properties"][key]["type"].as_str() {
-            Some("number") => json!(0.01),
-            Some("integer") => json!(1),
-            _ => continue,
-        };
-        if !table.contains_key(key) {
-            table.insert(key.to_owned(), value);
-            chosen.push(format!("`{key}`"));
-        }
-    }
-    chosen.join(", ")
 }

@@ -132,7 +132,10 @@ fn plugin_problems(value: &Value, origins: &Origins, loaded: Option<&Loaded>) ->
     let folders = value.pointer("/plugins/search_path").and_then(Value::as_array).into_iter().flatten();
     let folders: Vec<PathBuf> = folders.filter_map(Value::as_str).map(PathBuf::from).collect();
     let folders: Vec<PathBuf> = folders.into_iter().filter(|folder| folder.is_absolute()).collect();
-    let plugin = match run::load_plugin(name, pin, &folders) {
+    let switch = |pointer: &str, default: bool| value.pointer(pointer).and_then(Value::as_bool).unwrap_or(default);
+    let (probe, require_pins) = (switch("/plugins/probe", true), switch("/plugins/require_pins", false));
+    let plugins = config::Plugins { search_path: folders, probe, require_pins, ..config::Plugins::default() };
+    let plugin = match run::load_plugin(name, pin, &plugins) {
         Ok(plugin) => plugin,
         Err(fault) => return vec![fault],
     };

@@ -1,6 +1,6 @@
 //! `gauntlet plugins`.
 
-use super::{Faults, check, new, replay};
+use super::{Faults, check, new, pin, probe, replay};
 use crate::config::describe;
 use crate::error::{Exit, Fault, Result};
 use crate::plugin::{Plugin, SearchPath, file};
@@ -23,6 +23,11 @@ pub enum Command {
     Check(check::Args),
     /// Step a plugin over recorded gradients and compare with the recorded parameters.
     Replay(replay::Args),
+    /// Write the hash of a configuration's plugin into it, so that no other file is loaded.
+    Pin(pin::Args),
+    /// Try a plugin before a run loads it.
+    #[command(hide = true)]
+    Probe(probe::Args),
     /// Write the crate of a new plugin.
     New(new::Args),
 }
@@ -58,6 +63,8 @@ pub fn run(command: Command) -> Result<u8, Faults> {
         Command::Inspect { plugin, search } => inspect(&plugin, &search).map_err(one)?,
         Command::Check(args) => return check::run(&args),
         Command::Replay(args) => replay::run(&args)?,
+        Command::Pin(args) => pin::run(&args)?,
+        Command::Probe(args) => probe::run(&args).map_err(one)?,
         Command::New(args) => new::run(&args).map_err(one)?,
     }
     Ok(0)

@@ -16,9 +16,9 @@ use crate::error::{Exit, Fault, Result};
 
 /// Environment variables that begin with this name a key: `GAUNTLET_TRAIN__MAX_STEPS` is `train.max_steps`.
 pub const ENV_PREFIX: &str = "GAUNTLET_";
-/// Beginnings of variables that are not configuration: the folder of downloads, the test run's list of skipped tests, and
-/// whether tests write the files that are made from the code.
-pub const RESERVED_ENV: [&str; 3] = ["GAUNTLET_BLESS", "GAUNTLET_CACHE", "GAUNTLET_SKIPPED_LOG"];
+/// Beginnings of variables that are not configuration: the folder of downloads, the test run's list of skipped tests, whether
+/// tests write the files that are made from the code, and whether they do all of their rounds.
+pub const RESERVED_ENV: [&str; 4] = ["GAUNTLET_BLESS", "GAUNTLET_CACHE", "GAUNTLET_SKIPPED_LOG", "GAUNTLET_SOAK"];
 /// The largest configuration file, in bytes: 1 MiB.
 pub const MAX_FILE_LEN: u64 = 1 << 20;
 /// The most names in a key of the environment or of `--set`.
@@ -227,12 +227,12 @@ pub fn merge(
     let env = env.iter().map(|(name, text)| Layer::variable(name, text));
     let sets = sets.iter().map(|argument| Layer::set(argument).map(Some));
     let (mut figment, mut left_out, mut unread) = (Figment::new(), Vec::new(), Vec::new());
-    let mut kinds = Kinds::default();
+    let mut misplaced = Misplaced::default();
     for layer in files.chain(env).chain(sets) {
         match layer {
             Ok(Some(mut layer)) => {
                 left_out.append(&mut layer.faults);
-                kinds.take(&layer, &layer.table, "", &mut left_out);
+                misplaced.take(&layer, &mut left_out);
                 figment = figment.merge(layer);
             }
             Ok(None) => {}
@@ -248,31 +248,29 @@ pub fn merge(
     Ok(Merged { value, origins, faults: left_out })
 }
 
-/// Of every key so far whether it is a section, and the layer that said so. Merged, a section would silently replace a
-/// value.
+/// The values that layers gave in the place of a section, with the layer. A section of a later layer would silently
+/// replace them.
 #[derive(Debug, Default)]
-struct Kinds(BTreeMap<String, (bool, String)>);
+struct Misplaced(BTreeMap<String, String>);
 
-impl Kinds {
-    /// Compares a layer's table `at` a key with the layers before.
-    fn take(&mut self, layer: &Layer, table: &Dict, at: &str, faults: &mut Vec<Fault>) {
-        for (name, value) in table {
-            let key = super::schema::join(at, name);
-            let inner = match value {
-                value::Value::Dict(_, inner) => Some(inner),
-                _ => None,
-            };
-            let (is_section, before) =
-                self.0.entry(key.clone()).or_insert_with(|| (inner.is_some(), layer.name.clone()));
-            if *is_section != inner.is_some() {
-                let (value, section) = if *is_section { (&layer.name, &*before) } else { (&*before, &layer.name) };
-                let fault = Fault::new(Exit::Usage, format!("{value}: `{key}` is a section")).found("a value");
-                faults.push(fault.expected(format!("keys of it, as in {section}")));
+impl Misplaced {
+    /// Compares a layer with those before.
+    fn take(&mut self, layer: &Layer, faults: &mut Vec<Fault>) {
+        for (name, value) in &layer.table {
+            self.compare(layer, name, value, faults);
+            if let Some(config) = value.as_dict().and_then(|table| table.get("config")).filter(|_| name == "optimizer")
+            {
+                self.compare(layer, "optimizer.config", config, faults);
             }
-            // What a plugin takes is its own to say: a name in one place may be a table in another.
-            if let Some(inner) = inner.filter(|_| key != "optimizer.config") {
-                self.take(layer, inner, &key, faults);
-            }
+        }
+    }
+
+    fn compare(&mut self, layer: &Layer, key: &str, value: &value::Value, faults: &mut Vec<Fault>) {
+        if value.as_dict().is_none() {
+            self.0.insert(key.to_owned(), layer.name.clone());
+        } else if let Some(before) = self.0.remove(key) {
+            let fault = Fault::new(Exit::Usage, format!("{before}: `{key}` is a section")).found("a value");
+            faults.push(fault.expected(format!("keys of it, as in {}", layer.name)));
         }
     }
 }

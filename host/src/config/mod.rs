@@ -27,8 +27,8 @@ pub use layers::{ENV_PREFIX, MAX_FILE_LEN, Origins, RESERVED_ENV};
 pub use lines::lines;
 pub use schema::{known_keys, with_section};
 pub use sections::{
-    Checkpoint, Curvature, Data, Device, Dtype, Ema, Eval, Metrics, OnError, Optimizer, Order, Paths, Plugins, Run,
-    Schedule, ScheduleKind, Train,
+    Checkpoint, Curvature, Data, Device, Dtype, Ema, Eval, Metrics, OnError, OnSaveError, Optimizer, Order, Paths,
+    Plugins, Run, Schedule, ScheduleKind, Train,
 };
 
 use crate::error::{Exit, Fault, Result};

@@ -29,11 +29,23 @@ pub struct Run {
     /// Seconds from the first SIGINT or SIGTERM to the end of the process at the latest. Default 25, at least 1.
     #[schemars(range(min = 1, max = 86400))]
     pub grace_seconds: u64,
+    /// Seconds without any sign of life, a call of the plugin or the end of a step, after which a run ends as hanging;
+    /// it warns after a third of them, and names its threads after two. Default 7200; 0 for never.
+    #[schemars(range(max = 31536000))]
+    pub hang_seconds: u64,
 }
 
 impl Default for Run {
     fn default() -> Self {
-        Self { dir: "runs/run".into(), seed: 0, device: Device::Auto, threads: 0, dtype: Dtype::F32, grace_seconds: 25 }
+        Self {
+            dir: "runs/run".into(),
+            seed: 0,
+            device: Device::Auto,
+            threads: 0,
+            dtype: Dtype::F32,
+            grace_seconds: 25,
+            hang_seconds: 7200,
+        }
     }
 }
 
@@ -317,12 +329,27 @@ pub struct Checkpoint {
     /// Whole checkpoints that are kept, at least 1. Default 2.
     #[schemars(range(min = 1))]
     pub keep: usize,
+    /// What follows when a checkpoint cannot be written: "retry" tries once more and then ends the run, "stop" ends it,
+    /// "continue" goes on to the next; the last one of a run has to succeed. Default "retry".
+    pub on_error: OnSaveError,
 }
 
 impl Default for Checkpoint {
     fn default() -> Self {
-        Self { every_steps: 0, every_minutes: 15.0, keep: 2 }
+        Self { every_steps: 0, every_minutes: 15.0, keep: 2, on_error: OnSaveError::Retry }
     }
+}
+
+/// What follows when a checkpoint cannot be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnSaveError {
+    /// Try once more, then end the run.
+    Retry,
+    /// End the run.
+    Stop,
+    /// Go on to the next checkpoint.
+    Continue,
 }
 
 /// `[curvature]`: memory of curvature calls.
@@ -343,12 +370,25 @@ impl Default for Curvature {
     }
 }
 
-/// `[plugins]`: where plugins are found.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+/// `[plugins]`: where plugins are found, and what they have to pass.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Plugins {
     /// Folders, by absolute path, searched after the executable's own and `<prefix>/lib/gauntlet/plugins`. Default none.
     pub search_path: Vec<PathBuf>,
+    /// Whether a plugin is first tried in a process of its own; a pass is remembered by its hash. Default `true`.
+    pub probe: bool,
+    /// Seconds that it may take there, at least 1. Default 30.
+    #[schemars(range(min = 1, max = 86400))]
+    pub probe_seconds: u64,
+    /// Whether a run needs `optimizer.sha256`, which `gauntlet plugins pin` writes. Default `false`.
+    pub require_pins: bool,
+}
+
+impl Default for Plugins {
+    fn default() -> Self {
+        Self { search_path: vec![], probe: true, probe_seconds: 30, require_pins: false }
+    }
 }
 
 /// `[metrics]`: the run's metrics for Prometheus, over HTTP.

@@ -45,7 +45,15 @@ fn the_least_configuration_gets_every_default() {
     let config = loaded.config;
     assert_eq!(
         config.run,
-        Run { dir: "runs/run".into(), seed: 0, device: Device::Auto, threads: 0, dtype: Dtype::F32, grace_seconds: 25 }
+        Run {
+            dir: "runs/run".into(),
+            seed: 0,
+            device: Device::Auto,
+            threads: 0,
+            dtype: Dtype::F32,
+            grace_seconds: 25,
+            hang_seconds: 7200
+        }
     );
     assert_eq!((config.data.seq_len, config.data.batch_size, config.data.order), (128, 16, Order::Shuffled));
     assert_eq!(config.data.train.as_slice(), [PathBuf::from("shards")]);

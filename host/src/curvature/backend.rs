@@ -12,7 +12,7 @@ use gauntlet_plugin_api::backend::{Backend, Evaluation, FusedList, Product, Prod
 use gauntlet_plugin_api::{Blocks, Error, Labels, Part, Position, Result, Structure};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tch::{Device, Kind, Tensor};
 
@@ -69,6 +69,8 @@ pub struct TorchBackend {
     schedule: Schedule,
     /// Set when a stop is asked for: long steps return soon.
     pub stop: Arc<AtomicBool>,
+    /// Counts calls as signs of life.
+    pub pulse: Arc<AtomicU64>,
     /// When a long step should return at the latest, so that the host can save.
     pub return_by: Option<Instant>,
     /// Finished steps: part of the keys of sampled labels.
@@ -99,6 +101,7 @@ impl TorchBackend {
             problem,
             schedule,
             stop: Arc::default(),
+            pulse: Arc::default(),
             return_by: None,
             step: 0,
             max_output_bytes: u64::MAX,
@@ -155,6 +158,7 @@ impl TorchBackend {
     fn count(&mut self, what: Capability, tokens: u64, flops: f64, started: Instant) {
         let count = self.calls.entry(what).or_default();
         count.calls += 1;
+        self.pulse.fetch_add(1, Ordering::Relaxed);
         count.tokens += tokens;
         count.flops += flops;
         count.time += started.elapsed();

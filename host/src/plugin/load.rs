@@ -26,7 +26,15 @@ impl Plugin {
     /// [`Exit::Missing`], [`Exit::Refused`] (owner, mode, path, hash) or [`Exit::Plugin`] (not a plugin, another
     /// interface); no code of the plugin has run then, except that its constructors may have where the types differ.
     pub fn load(path: &Path, pin: Option<&str>) -> Result<Self> {
-        let image = Image::read(path, pin, VERSION_NUMBERS)?;
+        Self::of_image(Image::read(path, pin, VERSION_NUMBERS)?)
+    }
+
+    /// Loads bytes that were read and checked.
+    ///
+    /// # Errors
+    ///
+    /// As [`Plugin::load`].
+    pub fn of_image(image: Image) -> Result<Self> {
         let module = root_module(&image)?;
         let metadata = metadata(&image, module)?;
         check_minor(&image, &metadata)?;

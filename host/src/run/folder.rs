@@ -85,7 +85,7 @@ impl RunFolder {
     }
 
     pub fn status(&self) -> PathBuf {
-        self.path.join("status.json")
+        self.path.join(STATUS)
     }
 }
 
@@ -110,6 +110,30 @@ pub fn changes_since_last_start(path: &Path, config: &Config, model: &ModelConfi
     }
     changes
 }
+
+/// `status.json` of a run that goes on: what is left of it if its process dies.
+pub fn write_running(path: &Path, plugin: &str, step: u64) -> Result<()> {
+    let status = json!({
+        "exit_code": null, "reason": RUNNING, "step": step, "last_checkpoint": null, "error": null,
+        "plugin": plugin, "pid": std::process::id(),
+    });
+    durable::replace(path, format!("{status:#}\n").as_bytes())
+}
+
+/// What `status.json` gives as the reason until a run has ended.
+const RUNNING: &str = "running";
+
+/// What to say of the last process of the run in this folder, if it died without a last line.
+pub fn died(dir: &Path) -> Option<String> {
+    let status: Value = serde_json::from_slice(&std::fs::read(dir.join(STATUS)).ok()?).ok()?;
+    let (plugin, step) = (status["plugin"].as_str()?, status["step"].as_u64()?);
+    (status["reason"] == RUNNING).then(|| {
+        format!("the last process of this run, from step {step}, was killed or ended by its plugin `{plugin}`")
+    })
+}
+
+/// Name of the file that says how a run ended.
+const STATUS: &str = "status.json";
 
 /// `status.json`: how the run ended, for other programs.
 pub fn write_status(path: &Path, ending: &Ending) -> Result<()> {

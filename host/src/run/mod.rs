@@ -1,5 +1,6 @@
 //! A training run from its configuration to its last checkpoint. The only module that knows all others.
 
+mod exit_guard;
 mod fit;
 mod folder;
 mod identity;
@@ -7,29 +8,37 @@ mod listeners;
 mod memory;
 mod plan;
 mod prepare;
+mod process;
 mod resume;
 mod saving;
 mod signals;
+mod store;
+mod threads;
+mod watch;
 
 pub use identity::Allowed;
 pub use plan::Plan;
 pub use prepare::{device, kind, load_plugin, refuse_unused_schedule, set_up_libtorch};
 pub use resume::{From, Resume};
 
-use crate::config::Loaded;
+use crate::config::{Config, Loaded};
 use crate::error::{Fault, Result, printable};
 use crate::events::{Event, Finished};
 use crate::sinks::checkpoint::Checkpoint;
 use crate::sinks::say;
 use crate::trainer::{End, Progress};
-use folder::write_status;
+use exit_guard::ExitGuard;
+use folder::{write_running, write_status};
 use listeners::Listeners;
 use prepare::Prepared;
 use resume::Restored;
 use saving::Saving;
 use signals::Stop;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
+use store::Store;
+use watch::Limits;
 
 /// After this time a long step should return, so that the run can be served.
 const PART: Duration = Duration::from_secs(60);
@@ -67,7 +76,8 @@ impl Ending {
 pub fn train(loaded: &Loaded, resume: &Resume, graceful_exit_code: u8) -> Result<Ending, Vec<Fault>> {
     let (started, config) = (Instant::now(), &loaded.config);
     let one = |fault: Fault| vec![fault];
-    let stop = Stop::listen(Duration::from_secs(config.run.grace_seconds)).map_err(one)?;
+    let [grace, hang] = [config.run.grace_seconds, config.run.hang_seconds].map(Duration::from_secs);
+    let stop = Stop::listen(Limits { grace, hang }).map_err(one)?;
     let (folder, checkpoint) = resume.open(&config.run.dir).map_err(one)?;
     let mut prepared = Prepared::new(loaded, checkpoint.as_ref().map(|checkpoint| &checkpoint.manifest))?;
     let mut restored = Restored::default();
@@ -78,13 +88,29 @@ pub fn train(loaded: &Loaded, resume: &Resume, graceful_exit_code: u8) -> Result
         }
     }
     let metrics = listeners::metrics(config, &prepared.plugin).map_err(one)?;
+    let died = folder::died(&config.run.dir);
     let folder = folder.create(config, &prepared.model).map_err(one)?;
     let mut listeners = Listeners::open(folder.path(), metrics).map_err(one)?;
     listeners.hear(&Event::Started(prepared.started.clone()));
     resume.announce(checkpoint.as_ref(), &restored, &mut |event| listeners.hear(&event));
-    let mut saving = Saving::new(&config.checkpoint, folder.checkpoints(), checkpoint.as_ref());
+    write_running(&folder.status(), &prepared.plugin.name, prepared.trainer.step()).map_err(one)?;
+    let store = Store::open(folder.checkpoints(), stop.newest()).map_err(one)?;
+    let space = store.check_space(checkpoint_bytes(config, &prepared), config.checkpoint.keep).map_err(one)?;
+    for message in [died, store.clean().map_err(one)?, space].into_iter().flatten() {
+        listeners.hear(&Event::Log { level: "warn".into(), message });
+    }
+    if let (Some(checkpoint), Ok(mut newest)) = (&checkpoint, stop.newest().lock()) {
+        *newest = Some(checkpoint.path.clone());
+    }
+    let mut saving = Saving::new(&config.checkpoint, store, checkpoint.as_ref());
     let stop = (&stop, folder.status());
+    let guard = ExitGuard::new();
     let outcome = run(&mut prepared, &mut saving, (stop.0, &stop.1), &mut listeners);
+    drop(guard);
+    let outcome = outcome.inspect_err(|_| {
+        // What is being written is of before the error, which has the first word.
+        let _ = saving.finish(&mut |event| listeners.hear(&event));
+    });
     let ending = ending(&prepared, &saving, outcome, graceful_exit_code);
     listeners.hear(&finished(&ending, &prepared, started));
     let closed = listeners.close().and_then(|()| write_status(&folder.status(), &ending));
@@ -94,6 +120,13 @@ pub fn train(loaded: &Loaded, resume: &Resume, graceful_exit_code: u8) -> Result
         }
         _ => ending,
     })
+}
+
+/// About how many bytes a checkpoint of the run will have.
+fn checkpoint_bytes(config: &Config, prepared: &Prepared) -> u64 {
+    let params = prepared.started.num_params * kind(config.run.dtype).elt_size_in_bytes() as u64;
+    let lists = 1 + u64::from(config.ema.decay.is_some());
+    lists * params + prepared.started.state_bytes
 }
 
 /// The ending of a run that was complete before: nothing is done and nothing is written.
@@ -112,18 +145,24 @@ fn run(
     listeners: &mut Listeners,
 ) -> Result<Option<End>> {
     prepared.session.lock().backend.stop = stop.flag();
+    prepared.session.lock().backend.pulse = stop.pulse();
     loop {
         prepared.session.lock().backend.return_by = Some(Instant::now() + PART);
+        stop.pulse().fetch_add(1, Ordering::Relaxed);
         let progress = prepared.trainer.advance(&mut |event| listeners.hear(&event))?;
+        saving.poll(&mut |event| listeners.hear(&event))?;
         listeners.check()?;
         let (ended, stopped) = (matches!(progress, Progress::End(_)), stop.is_asked());
         // Both are asked, since both take note.
         let due = saving.is_due(progress) | stop.take_save();
         if ended || stopped || due {
-            saving.save(prepared, &mut |event| listeners.hear(&event))?;
-            listeners.check()?;
+            saving.begin(prepared, &mut |event| listeners.hear(&event))?;
         }
-        stop.reached(prepared.trainer.step(), saving.newest(), status);
+        if ended || stopped {
+            saving.finish(&mut |event| listeners.hear(&event))?;
+        }
+        listeners.check()?;
+        stop.reached(prepared.trainer.step(), status);
         match progress {
             Progress::End(end) => return Ok(Some(end)),
             _ if stopped => return Ok(None),

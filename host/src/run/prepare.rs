@@ -2,21 +2,26 @@
 
 use super::identity::identity;
 use super::memory;
+use super::process::Process;
 use crate::config::{self, Config, Device as DeviceChoice, Dtype, Loaded, OnError, Paths};
 use crate::curvature::{Ema, LanguageModel, Problem, RunFacts, TorchBackend, TorchSession};
 use crate::data::{Dataset, Order, Split};
 use crate::error::{Exit, Fault, Result};
 use crate::events::Started;
 use crate::model::{ModelConfig, Transformer, init_params, num_params, param_specs};
+use crate::plugin::image::Image;
+use crate::plugin::probe::{self, Probed};
 use crate::plugin::{Plugin, PluginOptimizer, SearchPath, file, state_bytes};
 use crate::sinks::checkpoint::{Machine, Manifest, OptimizerInfo};
+use crate::sinks::say;
 use crate::trainer::{Ends, Evaluator, Options, Policy, Trainer, multiplier};
+use gauntlet_plugin_abi::VERSION_NUMBERS;
 use gauntlet_plugin_api::backend::{InitialParams, Session};
 use gauntlet_plugin_api::metadata::Metadata;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use tch::{Device, Kind};
 
 /// A run that is ready to step, or to be resumed.
@@ -29,6 +34,8 @@ pub struct Prepared {
     pub model: ModelConfig,
     /// What the plugin says about itself.
     pub plugin: Metadata,
+    /// The process after the plugin was loaded.
+    pub process: Process,
 }
 
 impl Prepared {
@@ -47,7 +54,8 @@ impl Prepared {
         let data = Arc::new(open_data(config, &model_config, &config.data.train, Split::Train).map_err(one)?);
         let validation = open_validation(config, &model_config).map_err(one)?;
         let Config { optimizer: chosen, plugins, .. } = config;
-        let plugin = load_plugin(&chosen.plugin, chosen.sha256.as_deref(), &plugins.search_path).map_err(one)?;
+        let process = Process::now();
+        let plugin = load_plugin(&chosen.plugin, chosen.sha256.as_deref(), plugins).map_err(one)?;
         refuse_unused_schedule(config, &plugin).map_err(one)?;
         let model = Arc::new(Transformer::new(model_config, device, kind).map_err(one)?);
         let kept_bytes = config.curvature.kept_bytes as usize;
@@ -57,13 +65,22 @@ impl Prepared {
         let optimizer_config = Value::Object(chosen.config.clone());
         let optimizer = PluginOptimizer::new(&plugin, session, &optimizer_config, origins)?;
         let state_bytes = state_bytes(&plugin, session, &optimizer_config).map_err(one)?;
+        process.refuse_changes(&plugin.metadata.name).map_err(one)?;
         let started = started(config, &plugin, &data, model.config(), (device, threads));
         let started = Started { micro_batch_size, state_bytes, ..started };
         let manifest = manifest(config, (&plugin, &data, model.config()), &started);
         let evaluator = validation
             .map(|validation| Evaluator::new(model.clone(), validation, config.eval.batches, config.eval.batch_size));
         let trainer = Trainer::new(optimizer, options(config, &plugin, evaluator, data));
-        Ok(Self { trainer, session, manifest, started, model: model.config().clone(), plugin: plugin.metadata })
+        Ok(Self {
+            trainer,
+            session,
+            manifest,
+            started,
+            model: model.config().clone(),
+            plugin: plugin.metadata,
+            process: Process::now(),
+        })
     }
 }
 
@@ -101,10 +118,24 @@ pub fn kind(dtype: Dtype) -> Kind {
     }
 }
 
-/// Finds and loads a plugin.
-pub fn load_plugin(name: &str, pin: Option<&str>, search_path: &[PathBuf]) -> Result<Plugin> {
-    let search = SearchPath::of_this_program(search_path)?;
-    Plugin::load(&file::find(name, &search)?, pin)
+/// Finds a plugin, tries it in a process of its own, and loads it.
+///
+/// # Errors
+///
+/// [`Exit::Refused`] where a pin is missing that has to be there; those of [`probe::probe`] and [`Plugin::load`].
+pub fn load_plugin(name: &str, pin: Option<&str>, plugins: &config::Plugins) -> Result<Plugin> {
+    if plugins.require_pins && pin.is_none() {
+        let fault = Fault::new(Exit::Refused, "`optimizer.sha256`: not set, and `plugins.require_pins` is");
+        return Err(fault.hint("write it with `gauntlet plugins pin CONFIG`"));
+    }
+    let path = file::find(name, &SearchPath::of_this_program(&plugins.search_path)?)?;
+    let image = Image::read(&path, pin, VERSION_NUMBERS)?;
+    if plugins.probe
+        && let Probed::Untried(keys) = probe::probe(&image, Duration::from_secs(plugins.probe_seconds))?
+    {
+        say(&format!("warning: plugin `{}` was not tried before it is loaded: {keys} have no default", path.display()));
+    }
+    Plugin::of_image(image)
 }
 
 fn open_data(config: &Config, model: &ModelConfig, paths: &Paths, split: Split) -> Result<Dataset> {

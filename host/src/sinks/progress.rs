@@ -55,6 +55,7 @@ impl Progress {
             Event::Log { level, message } => self.line(&format!("{level}: {}", printable(message))),
             // What failed is the error that the run ends with.
             Event::Evaluating { .. } | Event::Checkpointing { .. } | Event::CheckpointFailed { .. } => {}
+            Event::CheckpointStaged { .. } | Event::StepFailed { .. } => {}
             Event::NonFinite { .. } => {}
             Event::Checkpoint { path, bytes, .. } => {
                 self.line(&format!("checkpoint {} ({:.1} MB)", printable(path), *bytes as f64 / 1e6));

@@ -144,6 +144,10 @@ impl Transactions {
         fault: Fault,
         emit: &mut dyn FnMut(Event),
     ) -> Result<()> {
+        if let Some(before) = &self.before {
+            let after = optimizer.session().lock().backend.streams.clone();
+            emit(failed(step, before, &after, &fault));
+        }
         let (before, skippable) = (self.before.take(), matches!(fault.exit, Exit::Plugin | Exit::NonFinite));
         let (Policy::Skip { max_skips, window, .. }, Some(before), true) = (self.policy, before, skippable) else {
             return Err(fault);
@@ -270,6 +274,13 @@ fn passed_over(session: &'static TorchSession, before: &Streams) -> Streams {
     let batch = before.drawn(Purpose::STEP) + state.backend.facts().batch_size;
     after.set(Purpose::STEP, after.drawn(Purpose::STEP).max(batch));
     after
+}
+
+/// A step that failed, and the data that it had drawn by then.
+fn failed(step: u64, before: &Streams, after: &Streams, fault: &Fault) -> Event {
+    let first_sequence = before.drawn(Purpose::STEP);
+    let sequences = after.drawn(Purpose::STEP) - first_sequence;
+    Event::StepFailed { step, reason: fault.to_string(), exit_code: fault.exit as u8, first_sequence, sequences }
 }
 
 fn skipped(step: u64, before: &Streams, after: &Streams, fault: &Fault) -> Event {

@@ -78,7 +78,7 @@ mod trace;
 
 pub use array::Array;
 pub use backend::PlainBackend;
-pub use conformance::{Figures, Report, Verdict, check, check_subject, conformance, measure};
+pub use conformance::{Figures, Report, Verdict, check, check_some, check_subject, conformance, measure};
 pub use harness::{Harness, Snapshot};
 pub use loss::Fault;
 pub use problem::Problem;

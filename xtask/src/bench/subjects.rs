@@ -19,8 +19,9 @@ const fn stated(name: &'static str, of: Of, against: Against) -> Key {
 }
 
 /// Everything that is measured, in the order in which it is.
-pub const SUBJECTS: &[Subject] =
-    &[GRADIENT, ADAM, STEP, MEMORY, START, LISTENERS, PRODUCTS, LAYERWISE, PEAK, PEAK_1024, PEAK_50K, MUON, SOAP];
+pub const SUBJECTS: &[Subject] = &[
+    GRADIENT, ADAM, STEP, MEMORY, START, LISTENERS, SAVING, PRODUCTS, LAYERWISE, PEAK, PEAK_1024, PEAK_50K, MUON, SOAP,
+];
 
 const SECONDS: Of = Of("host", "seconds");
 
@@ -64,6 +65,15 @@ const LISTENERS: Subject = Subject {
     name: "listeners",
     sides: &[host("host")],
     keys: &[limited("listeners_over_quickstart_step", Of("host", "hear"), Against::One(Of("host", "step")), 0.01)],
+};
+
+const SAVING: Subject = Subject {
+    name: "saving",
+    sides: &[host("host")],
+    keys: &[
+        stated("checkpoint_hold_over_copy", Of("host", "hold"), Against::One(Of("host", "copy"))),
+        limited("checkpoint_save_over_dd", Of("host", "save"), Against::One(Of("host", "dd")), 2.0),
+    ],
 };
 
 const QUADRATIC: Of = Of("host", "quadratic");

@@ -88,7 +88,8 @@ impl Anchor {
     ) -> Vec<Option<Tensor>> {
         let weight = self.param(self.places.head);
         let (mut cotangents, mut kept) = (parts.iter().map(|_| vec![]).collect::<Vec<_>>(), vec![]);
-        for (first, count) in chunks(batch.rows(), weight) {
+        let moved = |part: &Part| part.hidden.is_some() || part.tangents.of(self.places.head).is_some();
+        for (first, count) in chunks(batch.rows(), weight, parts.iter().any(moved)) {
             let hidden = primal.norm.output.narrow(0, first, count);
             let scores = self.scores(batch, primal, first, &hidden, rule.needs());
             let tangents = parts.iter().map(|part| {
@@ -147,10 +148,12 @@ fn targets(batch: &MicroBatch, first: i64, count: i64) -> Tensor {
     batch.targets().narrow(0, first, count).view([-1, 1])
 }
 
-/// First row and number of rows of each chunk.
-fn chunks(rows: i64, head: &Tensor) -> Vec<(i64, i64)> {
+/// First row and number of rows of each chunk. A large vocabulary gets so many rows that its matrix product is worth
+/// reading the weights; half of them where tangents are `moved` beside the logits.
+fn chunks(rows: i64, head: &Tensor, moved: bool) -> Vec<(i64, i64)> {
     let bytes = head.size()[0] as usize * head.kind().elt_size_in_bytes();
-    let most = (CHUNK_BYTES / bytes).max(64) as i64;
+    let least = if moved { 32 } else { 64 };
+    let most = (CHUNK_BYTES / bytes).max(least) as i64;
     let number = (rows + most - 1) / most;
     let size = (rows + number - 1) / number.max(1);
     (0..number).map(|i| (i * size, size.min(rows - i * size))).collect()

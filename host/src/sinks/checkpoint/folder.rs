@@ -88,16 +88,46 @@ pub fn set_aside(damaged: &Path) -> Result<PathBuf> {
 ///
 /// # Errors
 ///
-/// A folder that cannot be removed. Its manifest goes first, so that what is left is no checkpoint.
+/// A folder that cannot be removed. It gets another name first, so that what is left of it bears no checkpoint's.
 pub fn rotate(folder: &Path, keep: usize, newest: &Path) -> Result<()> {
     let whole: Vec<Found> = list(folder)?.into_iter().filter(|found| found.checkpoint.is_ok()).collect();
     let surplus = whole.len().saturating_sub(keep.max(1));
     for old in whole.iter().filter(|found| found.path != newest).take(surplus) {
-        let failed = |error| Fault::writing(&old.path, &error);
-        fs::remove_file(old.path.join(super::MANIFEST)).map_err(failed)?;
-        fs::remove_dir_all(&old.path).map_err(failed)?;
+        let removed = folder.join(format!(".{}{REMOVED}", name(old.at.0, old.at.1)));
+        let remove = || {
+            if removed.exists() {
+                fs::remove_dir_all(&removed)?;
+            }
+            fs::rename(&old.path, &removed)?;
+            fs::remove_dir_all(&removed)
+        };
+        remove().map_err(|error| Fault::writing(&old.path, &error))?;
     }
     Ok(())
+}
+
+/// Ending of the name of a checkpoint that is being removed.
+const REMOVED: &str = ".removed";
+
+/// Removes what a killed process left: checkpoints that were not committed, and old ones that were not wholly removed.
+/// Gives their names. The run's folder is locked, so nobody writes there.
+///
+/// # Errors
+///
+/// A folder that cannot be read or removed.
+pub fn clean(folder: &Path) -> Result<Vec<String>> {
+    let mut names = vec![];
+    for entry in fs::read_dir(folder).map_err(|error| Fault::reading(folder, &error))?.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let hidden =
+            name.strip_prefix('.').and_then(|rest| rest.strip_suffix(REMOVED).or(rest.strip_suffix(".partial")));
+        if hidden.and_then(parse).is_some() && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            fs::remove_dir_all(entry.path()).map_err(|error| Fault::writing(&entry.path(), &error))?;
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
 }
 
 #[cfg(test)]

@@ -9,9 +9,9 @@ mod save;
 #[cfg(test)]
 mod tests;
 
-pub use folder::{Damaged, Found, latest, list, rotate, set_aside};
+pub use folder::{Damaged, Found, clean, latest, list, rotate, set_aside};
 pub use open::{Checkpoint, TensorInfo};
-pub use save::{TensorLists, save, sequences};
+pub use save::{Snapshot, copied, save, sequences};
 
 use crate::error::{Exit, Fault};
 use crate::model::ModelConfig;

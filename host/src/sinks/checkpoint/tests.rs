@@ -62,8 +62,9 @@ fn state() -> SavedState {
 /// A small checkpoint in a folder of its own.
 fn committed() -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
-    let params = vec![("a".to_owned(), Tensor::from_slice(&[1.0_f32, -2.5, f32::MIN_POSITIVE]))];
-    let (path, bytes) = save(folder.path(), manifest(), &vec![("params", params)], &state()).unwrap();
+    let params = vec![copied("a", &Tensor::from_slice(&[1.0_f32, -2.5, f32::MIN_POSITIVE])).unwrap()];
+    let snapshot = Snapshot { manifest: manifest(), lists: vec![("params", params)], optimizer: state() };
+    let (path, bytes) = save(folder.path(), &snapshot).unwrap();
     let on_disk: u64 = fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum();
     assert_eq!(bytes, on_disk);
     (folder, path)

@@ -146,7 +146,7 @@ fn everything() -> (Plugin, Vec<Event>) {
     let declared: Vec<_> = own.iter().map(|name| (*name, "", "Its own words")).collect();
     let values: Vec<_> = own.iter().map(|name| (*name, 0.25)).collect();
     let (level, message) = ("warn".into(), "careful".into());
-    let checkpoint = Event::Checkpoint { step: 3, path: "x".into(), bytes: 4000, seconds: 0.2 };
+    let checkpoint = Event::Checkpoint { step: 3, path: "x".into(), bytes: 4000, seconds: 0.2, held_seconds: 0.2 };
     let events = vec![
         started(),
         resumed(2, "x"),
@@ -209,7 +209,7 @@ fn every_entry_is_exported_with_its_type_and_help_and_nothing_else_is() {
 fn steps_evaluations_and_checkpoints_are_seen() {
     let losses =
         [Event::Step(Step { loss: Some(3.0), ..step(1, &[]) }), Event::Step(step(2, &[("gradient_norm", 0.5)]))];
-    let checkpoint = Event::Checkpoint { step: 2, path: "x".into(), bytes: 4000, seconds: 0.2 };
+    let checkpoint = Event::Checkpoint { step: 2, path: "x".into(), bytes: 4000, seconds: 0.2, held_seconds: 0.2 };
     let events = [&[started()], &losses[..], &[evaluated(1.5), evaluated(1.75), checkpoint]].concat();
     let scrape = after(&plugin(&[]), &events);
     let expected = [
@@ -295,13 +295,12 @@ fn failures_are_counted_by_their_cause_and_the_end_by_its_state() {
 
 #[test]
 fn the_state_follows_the_run() {
-    let saved = Event::Checkpoint { step: 1, path: "x".into(), bytes: 1, seconds: 0.1 };
     let table = [
         (started(), "training"),
         (Event::Evaluating { step: 1 }, "evaluating"),
         (evaluated(1.0), "training"),
         (Event::Checkpointing { step: 1 }, "checkpointing"),
-        (saved, "training"),
+        (Event::CheckpointStaged { step: 1, bytes: 1, seconds: 0.1 }, "training"),
         (finished("error", 80), "failed"),
         (finished("stopped", 75), "stopped"),
         (finished("target_loss", 0), "finished"),

@@ -104,14 +104,16 @@ impl View {
             }
             Event::Log { level, .. } => self.count_known(&table::LOG_LINES, level),
             Event::Checkpointing { .. } => self.state("checkpointing"),
+            // It is counted by what became of it.
+            Event::StepFailed { .. } => {}
+            Event::CheckpointStaged { .. } => self.state("training"),
             Event::CheckpointFailed { .. } => self.registry.add(&table::CHECKPOINTS, &["failed"], 1),
-            Event::Checkpoint { step, bytes, seconds, .. } => {
+            Event::Checkpoint { step, bytes, held_seconds, .. } => {
                 self.registry.add(&table::CHECKPOINTS, &["committed"], 1);
-                self.registry.observe(&table::PHASE_DURATION, &["checkpoint"], *seconds);
+                self.registry.observe(&table::PHASE_DURATION, &["checkpoint"], *held_seconds);
                 self.set(&table::CHECKPOINT_TIMESTAMP, now());
                 self.set(&table::CHECKPOINT_STEPS, *step as f64);
                 self.set(&table::CHECKPOINT_SIZE, *bytes as f64);
-                self.state("training");
             }
             Event::Finished(finished) => self.finished(finished),
         }
