@@ -166,11 +166,8 @@ impl Peak {
         resident::load_libraries();
         let before = resident::now()?;
         let quadratic = arguments.side == "quadratic";
-        let mut point = Point::new(config, sequences, seq_len, arguments)?;
-        if !quadratic {
-            point.delta.clear();
-        }
-        Ok(Self { before, point, quadratic })
+        // Both sides hold the direction: whoever asks for the one holds it also while asking for the other.
+        Ok(Self { before, point: Point::new(config, sequences, seq_len, arguments)?, quadratic })
     }
 
     fn call(&self) -> Result<f64> {

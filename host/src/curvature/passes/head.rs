@@ -149,10 +149,10 @@ fn targets(batch: &MicroBatch, first: i64, count: i64) -> Tensor {
 }
 
 /// First row and number of rows of each chunk. A large vocabulary gets so many rows that its matrix product is worth
-/// reading the weights; half of them where tangents are `moved` beside the logits.
+/// reading the weights; fewer where tangents are `moved` beside the logits, which then take as much.
 fn chunks(rows: i64, head: &Tensor, moved: bool) -> Vec<(i64, i64)> {
     let bytes = head.size()[0] as usize * head.kind().elt_size_in_bytes();
-    let least = if moved { 32 } else { 64 };
+    let least = if moved { 24 } else { 64 };
     let most = (CHUNK_BYTES / bytes).max(least) as i64;
     let number = (rows + most - 1) / most;
     let size = (rows + number - 1) / number.max(1);
