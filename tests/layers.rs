@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The host's modules in the order in which data flow: each uses only those before it.
-const ORDER: [&str; 8] = ["config", "data", "model", "curvature", "plugin", "trainer", "sinks", "report"];
+const ORDER: [&str; 9] = ["config", "data", "model", "curvature", "plugin", "trainer", "sinks", "report", "watch"];
 /// Modules that all may use, and what they themselves may use.
 const SHARED: [(&str, &[&str]); 4] =
     [("error", &[]), ("events", &[]), ("durable", &["error"]), ("tensor_file", &["durable", "error"])];

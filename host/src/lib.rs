@@ -1,8 +1,8 @@
 //! The host of Gauntlet: it runs the model, answers an optimizer's questions about curvature, and keeps the run.
 //!
-//! Data flows one way: config, data, model, curvature, plugin, trainer, events, sinks. A module uses only modules to
-//! its left; `error`, `durable`, `tensor_file` and `events` may be used by all; `run` alone knows all of them, and `commands` is the
-//! command line in front of it.
+//! Data flows one way: config, data, model, curvature, plugin, trainer, events, sinks, report, watch. A module uses only
+//! modules to its left; `error`, `durable`, `tensor_file` and `events` may be used by all; `run` alone knows all of them,
+//! and `commands` is the command line in front of it.
 
 pub mod commands;
 pub mod config;
@@ -18,3 +18,4 @@ pub mod run;
 pub mod sinks;
 pub mod tensor_file;
 pub mod trainer;
+pub mod watch;
