@@ -2,7 +2,7 @@
 //!
 //! Data flows one way: config, data, model, curvature, plugin, trainer, events, sinks, report, watch. A module uses only
 //! modules to its left; `error`, `durable`, `tensor_file` and `events` may be used by all; `run` alone knows all of them,
-//! and `commands` is the command line in front of it.
+//! and `commands` is the command line in front of it. `fuzzed` names what reads bytes from outside.
 
 pub mod commands;
 pub mod config;
@@ -11,6 +11,7 @@ pub mod data;
 pub mod durable;
 pub mod error;
 pub mod events;
+pub mod fuzzed;
 pub mod model;
 pub mod plugin;
 pub mod report;
