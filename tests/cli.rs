@@ -13,7 +13,7 @@ fn stdout(args: &[&str]) -> String {
 #[test]
 fn help_names_every_command() {
     for (args, words) in [
-        (vec!["--help"], vec!["train", "eval", "generate", "data", "plugins", "--verbose", "--version"]),
+        (vec!["--help"], vec!["train", "eval", "generate", "data", "watch", "plugins", "--verbose", "--version"]),
         (vec!["plugins", "--help"], vec!["list", "inspect", "new"]),
         (vec!["data", "--help"], vec!["prepare", "verify"]),
         (vec!["train", "--help"], vec!["--config <FILE>", "--set <KEY=VALUE>"]),

@@ -67,6 +67,9 @@ mod curvature;
 // Schedules, averages, and the three ways in which a run ends.
 mod runs;
 
+// `watch`: frames of real runs, and a terminal that is given back.
+mod watch;
+
 // What the command line prints, and what it says of a bad configuration.
 mod cli;
 

@@ -19,9 +19,17 @@ pub type NamedTensors = BTreeMap<String, Tensor>;
 /// [`Exit::Missing`] where it cannot be read, [`Exit::Data`] where it is no such file or holds another type of element
 /// than f32, f64, f16, bf16, i64 or i32.
 pub fn read(path: &Path) -> Result<NamedTensors> {
-    let bytes = std::fs::read(path).map_err(|error| Fault::reading(path, &error))?;
+    parse(path, &std::fs::read(path).map_err(|error| Fault::reading(path, &error))?)
+}
+
+/// Reads the bytes of a file, which messages call `path`.
+///
+/// # Errors
+///
+/// [`Exit::Data`], as [`read`].
+pub fn parse(path: &Path, bytes: &[u8]) -> Result<NamedTensors> {
     let bad = |what: String| Fault::new(Exit::Data, format!("`{}`: {what}", path.display()));
-    let file = SafeTensors::deserialize(&bytes);
+    let file = SafeTensors::deserialize(bytes);
     let file = file.map_err(|error| bad("not a safetensors file".into()).found(error))?;
     let tensor = |(name, view): (&str, TensorView<'_>)| {
         let kind = TYPES.iter().find(|(dtype, _)| *dtype == view.dtype()).map(|(_, kind)| *kind).ok_or_else(|| {

@@ -8,6 +8,7 @@ mod bundle;
 mod cache;
 mod cargo;
 mod corpus;
+mod fuzz;
 mod libtorch;
 mod pins;
 mod platform;
@@ -40,6 +41,8 @@ enum Command {
     Quickstart(quickstart::Options),
     /// Measure the host beside PyTorch and write target/bench/latest.json
     Bench(bench::Options),
+    /// Feed everything that reads bytes from outside with bytes of chance, each for a minute
+    Fuzz(fuzz::Options),
     /// Set up, then run every check: format, clippy, the whole test suite
     Test,
     /// Every round of the tests of kills, full disks and power losses; writes docs/soak.md
@@ -70,6 +73,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         }
         Command::Quickstart(options) => quickstart::run(&options),
         Command::Bench(options) => bench::run(&options),
+        Command::Fuzz(options) => fuzz::run(&options),
         Command::Test => suite::run(),
         Command::Soak => soak::run(),
     }

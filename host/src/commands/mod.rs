@@ -16,6 +16,7 @@ mod probe;
 mod replay;
 mod report;
 mod train;
+mod watch;
 
 use crate::error::{Exit, Fault};
 use crate::sinks::say;
@@ -59,6 +60,8 @@ enum Command {
     Curvature(curvature::Command),
     /// Write an HTML page with the curves of one or several runs.
     Report(report::Args),
+    /// Show a run on the terminal, as it goes or as it ended.
+    Watch(watch::Args),
     /// Look at optimizer plugins, or begin a new one.
     #[command(subcommand)]
     Plugins(plugins::Command),
@@ -92,6 +95,7 @@ fn run(command: Command) -> Result<u8, Faults> {
         Command::Config(command) => config::run(command)?,
         Command::Curvature(command) => curvature::run(command).map_err(one)?,
         Command::Report(args) => report::run(args).map_err(one)?,
+        Command::Watch(args) => return watch::run(&args).map_err(one),
         Command::Plugins(command) => return plugins::run(command),
     }
     Ok(0)

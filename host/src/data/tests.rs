@@ -475,6 +475,49 @@ proptest! {
     }
 
     #[test]
+    fn a_shard_of_every_layout_comes_back(ids in prop::collection::vec(any::<u32>(), 1..64)) {
+        let folder = tempfile::tempdir().unwrap();
+        for format in [Format::LlmC16, Format::LlmC32, Format::Headerless] {
+            let most = if format == Format::LlmC32 { u32::MAX } else { u32::from(u16::MAX) };
+            let ids: Vec<u32> = ids.iter().map(|id| id & most).collect();
+            let body: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()[..if most == u32::MAX { 4 } else { 2 }].to_vec()).collect();
+            let bytes = match format.magic_and_version() {
+                Some((magic, version)) => shard_bytes(magic, version, ids.len() as i32, &body),
+                None => body,
+            };
+            let shard = Shard::open(&file(&folder, "train.bin", &bytes)).unwrap();
+            prop_assert_eq!(shard.format(), format);
+            prop_assert_eq!(all_ids(&shard), ids.into_iter().map(i64::from).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn a_sidecar_comes_back(
+        texts in prop::array::uniform4(".{0,12}"), numbers in prop::array::uniform5(any::<u64>()),
+        vocab_size in any::<usize>(), validation in any::<bool>(), sha256 in "[0-9a-f]{64}", sources in 0..3_usize,
+    ) {
+        let ([gauntlet_version, format, dtype, name], [separator, shard, shards, tokens, documents]) = (texts, numbers);
+        let sidecar = Sidecar {
+            sidecar_version: 1,
+            gauntlet_version,
+            format,
+            dtype,
+            tokenizer: Tokenizer { name: name.clone(), vocab_size, separator },
+            split: if validation { Split::Validation } else { Split::Train },
+            shard,
+            shards,
+            tokens,
+            documents,
+            sha256: sha256.clone(),
+        };
+        let source = |_| sidecar::Source { path: name.clone(), sha256: sha256.clone(), bytes: shard, tokens };
+        let text = sidecar.to_json(&(0..sources).map(source).collect::<Vec<_>>()).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        file(&folder, "train.json", text.as_bytes());
+        prop_assert_eq!(Sidecar::beside(&folder.path().join("train.bin")).unwrap(), Some(sidecar));
+    }
+
+    #[test]
     fn any_bytes_are_a_shard_or_refused(start in prop::collection::vec(any::<u8>(), 0..16), size in 0usize..1100) {
         let folder = tempfile::tempdir().unwrap();
         let mut bytes = start;

@@ -3,6 +3,7 @@
 //! plotters knows neither classes nor dashes nor the reader's background. It draws in stand-in colours, which are then
 //! replaced by classes; text and axes take the page's colour of text.
 
+use super::numbers::rounded;
 use super::series::Points;
 use crate::error::{Exit, Fault, Result};
 use plotters::coord::Shift;
@@ -175,24 +176,4 @@ fn replace_color(svg: &str, RGBColor(red, green, blue): RGBColor, class: Option<
     };
     let stroked = svg.replace(&attribute("stroke"), &replacement("stroke"));
     stroked.replace(&attribute("fill"), &replacement("fill"))
-}
-
-/// A number in at most four digits, with `k`, `M`, `G` or `T` for thousands.
-pub fn rounded(value: f64) -> String {
-    let units = [(1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")];
-    // Four digits are as short as three and a letter.
-    let unit = units.iter().find(|(unit, _)| value.abs() >= if *unit == 1e3 { 1e4 } else { *unit });
-    let (scaled, letter) = unit.map_or((value, ""), |(unit, letter)| (value / unit, *letter));
-    let digits = match scaled.abs() {
-        size if size >= 1000.0 => 0,
-        size if size >= 100.0 => 1,
-        size if size >= 10.0 => 2,
-        size if size >= 0.01 || size == 0.0 => 3,
-        _ => return format!("{value:.1e}"),
-    };
-    let mut text = format!("{scaled:.digits$}");
-    if text.contains('.') {
-        text.truncate(text.trim_end_matches('0').trim_end_matches('.').len());
-    }
-    text + letter
 }

@@ -1,11 +1,13 @@
 //! A run's record read back: what counts of it after every resume.
 
-use crate::error::{Exit, Fault, Result};
+use super::lines::Lines;
+use crate::error::{Fault, Result};
 use crate::events::{Event, Finished, Started, Step};
-use serde::Deserialize;
 use std::fs::File;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
+
+/// Name of the record in a run's folder.
+pub const RECORD: &str = "events.jsonl";
 
 /// How far a run had come: the four ways to measure its cost.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -58,42 +60,29 @@ pub struct History {
     seconds_before: f64,
 }
 
-#[derive(Deserialize)]
-struct Line {
-    /// Seconds since the start of the process's part of the run.
-    elapsed: f64,
-    #[serde(flatten)]
-    event: Event,
-}
-
 impl History {
+    /// Of a run's folder, before anything of its record is read.
+    pub fn of(run: &Path) -> Self {
+        let name = run.canonicalize().unwrap_or_else(|_| run.to_owned());
+        let name = name.file_name().unwrap_or(name.as_os_str()).to_string_lossy().into_owned();
+        Self { name, ..Self::default() }
+    }
+
     /// Reads the record of a run's folder.
     ///
     /// # Errors
     ///
-    /// [`Exit::Missing`] where there is none, [`Exit::Data`] where not one line of it is an event.
+    /// [`Exit::Missing`](crate::error::Exit::Missing) where there is none, [`Exit::Data`](crate::error::Exit::Data) where
+    /// not one line of it is an event.
     pub fn read(run: &Path) -> Result<Self> {
-        let path = run.join("events.jsonl");
+        let path = run.join(RECORD);
         let failed = |error: std::io::Error| Fault::reading(&path, &error);
-        let name = run.canonicalize().unwrap_or_else(|_| run.to_owned());
-        let name = name.file_name().unwrap_or(name.as_os_str()).to_string_lossy().into_owned();
-        let mut file = BufReader::new(File::open(&path).map_err(failed)?);
-        let (mut history, mut line, mut is_event) = (Self { name, ..Self::default() }, Vec::new(), false);
-        while file.read_until(b'\n', &mut line).map_err(failed)? > 0 {
-            match serde_json::from_slice::<Line>(&line) {
-                Ok(Line { elapsed, event }) => {
-                    history.hear(elapsed, event);
-                    is_event = true;
-                }
-                Err(_) => history.unreadable += u64::from(line.ends_with(b"\n")),
-            }
-            line.clear();
-        }
-        match is_event || history.unreadable == 0 {
-            true => Ok(history),
-            false => Err(Fault::new(Exit::Data, format!("`{}`: not the record of a run", path.display()))
-                .found(format_args!("{} lines, none of which is an event", history.unreadable))),
-        }
+        let (mut history, mut lines) = (Self::of(run), Lines::default());
+        let mut file = File::open(&path).map_err(failed)?;
+        lines.read(&mut file, &mut |elapsed, event| history.hear(elapsed, event)).map_err(failed)?;
+        lines.check(&path)?;
+        history.unreadable = lines.unreadable;
+        Ok(history)
     }
 
     /// Takes in one event, `elapsed` seconds after its process began.

@@ -1,14 +1,19 @@
 //! `report.html`: one or several runs as their records tell them, on one page that needs no script and no network.
 //!
-//! [`history`] reads `events.jsonl` back, [`series`] makes curves of it, [`chart`] draws them as SVG, [`page`] puts the
-//! page together. The same records give the same bytes.
+//! [`lines`] and [`history`] read `events.jsonl` back, [`series`] makes curves of it, [`chart`] draws them as SVG,
+//! [`page`] puts the page together. The same records give the same bytes. Whatever else shows a record reads it here.
 
 mod chart;
 mod history;
+mod lines;
+mod numbers;
 mod page;
 mod series;
 
-pub use history::History;
+pub use history::{Cost, History, Loss, RECORD};
+pub use lines::Lines;
+pub use numbers::{duration, rounded};
+pub use series::{Axis, Points, average_length, averaged, points, thinned};
 
 use crate::durable;
 use crate::error::Result;

@@ -1,7 +1,8 @@
 //! The page: a table of the runs, their training losses, and their validation losses over four measures of cost.
 
-use super::chart::{Chart, Curve, Size, Stroke, rounded};
+use super::chart::{Chart, Curve, Size, Stroke};
 use super::history::{History, Loss};
+use super::numbers::{duration, rounded};
 use super::series::{Axis, average_length, averaged, points, thinned};
 use crate::error::{Result, printable};
 use crate::events::Started;
@@ -231,16 +232,6 @@ fn notes(runs: &[History]) -> String {
 /// A run's name, kept apart from the direction in which the text around it is written.
 fn name(run: &History) -> String {
     format!("<bdi>{}</bdi>", escaped(&run.name))
-}
-
-/// Seconds as a person reads them.
-fn duration(seconds: f64) -> String {
-    let whole = seconds.max(0.0).round() as u64;
-    match whole {
-        0..60 => format!("{seconds:.1} s"),
-        60..3600 => format!("{} min {} s", whole / 60, whole % 60),
-        _ => format!("{} h {} min", whole / 3600, whole / 60 % 60),
-    }
 }
 
 /// Any text as text of HTML: nothing in it is markup, and control characters are shown.

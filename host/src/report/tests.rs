@@ -1,7 +1,6 @@
 //! Reports of written records, good, torn and hostile.
 
-use super::chart::{Chart, Curve, Size, Stroke, rounded};
-use super::series::{self, Axis, averaged, thinned};
+use super::chart::{Chart, Curve, Size, Stroke};
 use super::*;
 use crate::error::Exit;
 use crate::events::{Evaluated, Event, Finished, Started, Step};
@@ -290,6 +289,7 @@ fn numbers_are_short() {
         (3_276_800.0, "3.277M"),
         (2e9, "2G"),
         (5e15, "5000T"),
+        (1e38, "1.0e38"),
         (0.001, "1.0e-3"),
     ];
     for (value, expected) in table {

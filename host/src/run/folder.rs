@@ -10,6 +10,7 @@ use crate::sinks::say;
 use serde_json::{Value, json};
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The configuration of a run's last start, in its folder.
 const RESOLVED: &str = "config.resolved.toml";
@@ -57,7 +58,7 @@ impl Place {
         let failed = |error: std::io::Error| Fault::writing(&self.path, &error);
         std::fs::create_dir_all(&self.path).map_err(failed)?;
         let lock = File::open(&self.path).map_err(failed)?;
-        if let Err(TryLockError::WouldBlock) = lock.try_lock() {
+        if is_taken(&lock) {
             let fault =
                 Fault::new(Exit::Usage, format!("`run.dir`: another process runs in `{}`", self.path.display()));
             return Err(fault.hint("wait for it, or choose another with `--set run.dir=DIR`"));
@@ -73,6 +74,19 @@ impl Place {
         }
         Ok(RunFolder { path: self.path, _lock: lock })
     }
+}
+
+/// Whether another process holds the folder. Who only looks, as `gauntlet watch` does, holds it for an instant, so a few
+/// more tries follow the first.
+fn is_taken(lock: &File) -> bool {
+    const TRIES: u32 = 5;
+    let fails = |try_number: u32| {
+        if try_number > 0 {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        matches!(lock.try_lock(), Err(TryLockError::WouldBlock))
+    };
+    (0..TRIES).all(fails)
 }
 
 impl RunFolder {

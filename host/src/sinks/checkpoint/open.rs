@@ -33,6 +33,33 @@ pub struct TensorInfo {
     pub dtype: DType,
 }
 
+impl Manifest {
+    /// Reads the text of a manifest, which messages call `file`, and compares it with its own checksum.
+    ///
+    /// # Errors
+    ///
+    /// [`Exit::Checkpoint`]: another version, damaged, changed, or a name of a file that no checkpoint has.
+    pub fn parse(file: &Path, text: &[u8]) -> Result<Self> {
+        let format = serde_json::from_slice::<serde_json::Value>(text).ok().and_then(|json| json["format"].as_u64());
+        if let Some(format) = format.filter(|format| *format > u64::from(FORMAT)) {
+            return Err(damaged(file, "written by a newer version")
+                .found(format!("format {format}"))
+                .expected(format!("at most {FORMAT}"))
+                .hint("update gauntlet"));
+        }
+        let manifest: Manifest = serde_json::from_slice(text).map_err(|error| damaged(file, "damaged").found(error))?;
+        if manifest.checksum != manifest.own_checksum() {
+            return Err(damaged(file, "has changed since it was written"));
+        }
+        match manifest.files.keys().find(|name| !is_plain(name)) {
+            None => Ok(manifest),
+            Some(name) => Err(damaged(file, "names a file that cannot be of a checkpoint")
+                .found(format!("`{}`", name.chars().take(MAX_NAME_LEN).collect::<String>()))
+                .expected("letters, digits, `.`, `_` and `-`, beginning with a letter")),
+        }
+    }
+}
+
 impl Checkpoint {
     /// Opens the checkpoint in a folder.
     ///
@@ -47,24 +74,7 @@ impl Checkpoint {
                 .found(format!("no `{MANIFEST}` that can be read"))
                 .hint("name a folder `checkpoints/step-N` of a run")
         })?;
-        let format = serde_json::from_slice::<serde_json::Value>(&text).ok().and_then(|json| json["format"].as_u64());
-        if let Some(format) = format.filter(|format| *format > u64::from(FORMAT)) {
-            return Err(damaged(&file, "written by a newer version")
-                .found(format!("format {format}"))
-                .expected(format!("at most {FORMAT}"))
-                .hint("update gauntlet"));
-        }
-        let manifest: Manifest =
-            serde_json::from_slice(&text).map_err(|error| damaged(&file, "damaged").found(error))?;
-        if manifest.checksum != manifest.own_checksum() {
-            return Err(damaged(&file, "has changed since it was written"));
-        }
-        match manifest.files.keys().find(|name| !is_plain(name)) {
-            None => Ok(Self { path: path.to_owned(), manifest }),
-            Some(name) => Err(damaged(&file, "names a file that cannot be of a checkpoint")
-                .found(format!("`{}`", name.chars().take(MAX_NAME_LEN).collect::<String>()))
-                .expected("letters, digits, `.`, `_` and `-`, beginning with a letter")),
-        }
+        Ok(Self { path: path.to_owned(), manifest: Manifest::parse(&file, &text)? })
     }
 
     /// The parameters to evaluate and generate with, in the order of `names`.

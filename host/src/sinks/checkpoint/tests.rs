@@ -124,8 +124,73 @@ fn a_file_cut_anywhere_is_noticed() {
     read(&path).unwrap();
 }
 
+fn any_json() -> impl Strategy<Value = Value> {
+    let number = any::<f64>().prop_filter("JSON holds it", |number| number.is_finite());
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<u64>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        number.prop_map(Value::from),
+        ".{0,8}".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(3, 16, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::btree_map(".{0,8}", inner, 0..4).prop_map(|table| table.into_iter().collect()),
+        ]
+    })
+}
+
+/// Manifests of every kind of value that a run writes, with their checksums.
+fn any_manifest() -> impl Strategy<Value = Manifest> {
+    let number = || any::<f64>().prop_filter("JSON holds it", |number| number.is_finite());
+    let counts = || prop::collection::btree_map(".{0,8}", any::<u64>(), 0..4);
+    let file = (any::<u64>(), "[0-9a-f]{64}").prop_map(|(bytes, sha256)| FileInfo { bytes, sha256 });
+    let files = prop::collection::btree_map("[a-z][a-z0-9._-]{0,12}", file, 0..4);
+    let changes = prop::collection::vec((any::<u64>(), ".{0,8}", any_json(), any_json()), 0..3);
+    let plain = (any::<[u64; 3]>(), any::<[usize; 3]>(), any::<[bool; 2]>(), prop::array::uniform5(".{0,8}"));
+    let nested = (counts(), counts(), prop::collection::vec(any::<u64>(), 0..4), any_json(), changes, files);
+    (plain, nested, number(), proptest::option::of(number())).prop_map(|(plain, nested, flops, validation_loss)| {
+        let ([step, part, seed], [seq_len, micro_batch_size, threads], [ema_updated, tokenizer], texts) = plain;
+        let (sequences, sequences_before, skipped, identity, changes, files) = nested;
+        let [gauntlet, data, evaluate_at, device, processor] = texts;
+        let change = |(step, key, saved, now)| Change { step, key, saved, now };
+        let mut manifest = Manifest {
+            gauntlet,
+            step,
+            part,
+            sequences,
+            sequences_before,
+            flops,
+            skipped,
+            ema_updated,
+            seq_len,
+            micro_batch_size,
+            seed,
+            data: data.clone(),
+            tokenizer: tokenizer.then_some(data),
+            evaluate_at,
+            validation_loss,
+            identity,
+            machine: Machine { device, processor, threads },
+            changes: changes.into_iter().map(change).collect(),
+            files,
+            ..manifest()
+        };
+        manifest.checksum = manifest.own_checksum();
+        manifest
+    })
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn a_manifest_comes_back(manifest in any_manifest()) {
+        let text = serde_json::to_vec_pretty(&manifest).unwrap();
+        prop_assert_eq!(Manifest::parse(Path::new(MANIFEST), &text).unwrap(), manifest);
+    }
 
     /// A space of the manifest may become another one; nothing else may change.
     #[test]
@@ -143,8 +208,9 @@ proptest! {
                 prop_assert!(which == 0 && same);
             }
             Err(fault) => {
-                let known = which == 0 || fault.to_string().contains("has changed since it was written: found sha256 ");
-                prop_assert!(known && fault.exit == Exit::Checkpoint, "{}", fault);
+                let line = fault.to_string();
+                let known = which == 0 || line.contains("has changed since it was written: found sha256 ");
+                prop_assert!(known && fault.exit == Exit::Checkpoint && line.contains(FILES[which]), "{}", line);
             }
         }
     }

@@ -11,6 +11,7 @@ mod tests;
 mod view;
 
 pub use document::document;
+pub use request::{Answer, answer, response};
 
 use crate::config;
 use crate::error::{Exit, Fault, Result, reason};
