@@ -40,7 +40,7 @@ pub fn loss_chart(run: &Run, area: Rect, buffer: &mut Buffer) {
     let line = Dataset::default().data(&train).marker(Marker::Braille).graph_type(GraphType::Line).style(TRAIN);
     let dots = Dataset::default().data(&validation).marker(Marker::Dot).style(VALIDATION);
     let steps = Axis::default().bounds([0.0, last]).labels([0.0, last / 2.0, last].map(rounded));
-    let losses = Axis::default().bounds([low, high]).labels([low, (low + high) / 2.0, high].map(|loss| label(loss)));
+    let losses = Axis::default().bounds([low, high]).labels([low, (low + high) / 2.0, high].map(label));
     Chart::new(vec![line, dots]).x_axis(steps).y_axis(losses).legend_position(None).render(inside, buffer);
 }
 
