@@ -105,6 +105,7 @@ pub enum Event {
         /// Seconds from its beginning to its commit.
         seconds: f64,
         /// Seconds that the run stood still for it.
+        #[serde(default)]
         held_seconds: f64,
     },
     /// The run ends.
