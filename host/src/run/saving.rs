@@ -124,10 +124,11 @@ impl Saving {
             Err(fault) => {
                 emit(Event::CheckpointFailed { step, reason: fault.to_string() });
                 self.at = None;
-                match self.policy.on_error == OnSaveError::Continue && !last && fault.exit == Exit::Write {
-                    true => Ok(emit(Event::Log { level: "error".into(), message: fault.to_string() })),
-                    false => Err(fault),
+                if self.policy.on_error != OnSaveError::Continue || last || fault.exit != Exit::Write {
+                    return Err(fault);
                 }
+                emit(Event::Log { level: "error".into(), message: fault.to_string() });
+                Ok(())
             }
         }
     }
