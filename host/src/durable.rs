@@ -62,18 +62,32 @@ pub struct PartialFolder {
 }
 
 impl PartialFolder {
-    /// Makes the temporary folder for `output`, empty.
+    /// Makes the temporary folder for `output`, empty, and the folders that it lies in where they are missing.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`PartialFolder::begin_in_place`].
+    pub fn begin(output: &Path) -> Result<Self> {
+        let folder = parent(output);
+        fs::create_dir_all(folder).map_err(|error| Fault::writing(folder, &error))?;
+        Self::begin_in_place(output)
+    }
+
+    /// Makes the temporary folder for `output`, empty, in a folder that has to exist.
     ///
     /// # Errors
     ///
     /// [`Exit::Usage`] when another process makes the same folder, [`Exit::Write`] when it cannot be made.
-    pub fn begin(output: &Path) -> Result<Self> {
+    pub fn begin_in_place(output: &Path) -> Result<Self> {
         let name = output.file_name().ok_or_else(|| {
             Fault::new(Exit::Usage, format!("`{}`: bad output folder", output.display())).expected("a path with a name")
         })?;
         let path = parent(output).join(format!(".{}.partial", name.to_string_lossy()));
         let failed = |error| Fault::writing(&path, &error);
-        fs::create_dir_all(&path).map_err(failed)?;
+        match fs::create_dir(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(failed(error)),
+            _ => {}
+        }
         if !fs::symlink_metadata(&path).map_err(failed)?.is_dir() {
             return Err(Fault::new(Exit::Write, format!("`{}` is no folder", path.display())).hint("remove it"));
         }

@@ -57,7 +57,7 @@ pub fn save(folder: &Path, snapshot: &Snapshot) -> Result<(PathBuf, u64)> {
     let Snapshot { manifest, lists, optimizer } = snapshot;
     let mut manifest = manifest.clone();
     let path = folder.join(folder::name(manifest.step, manifest.part));
-    let partial = PartialFolder::begin(&path)?;
+    let partial = PartialFolder::begin_in_place(&path)?;
     let mut write = |name: &str, bytes: &[u8]| {
         write_new(&partial.path().join(name), bytes)?;
         let info = FileInfo { bytes: bytes.len() as u64, sha256: digest(bytes) };
