@@ -150,6 +150,16 @@ pub struct Started {
     /// Peak learning rate: the key `lr` of the optimizer's configuration, or its default; absent where there is none.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub lr: Option<f64>,
+    /// What the wall times of calls mean: `synchronised` where a call's work is done when its time is taken, `queued` where
+    /// a device may still work on it.
+    #[serde(default)]
+    pub timing: String,
+    /// Seconds between checkpoints; absent where there are none by time.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub checkpoint_seconds: Option<f64>,
+    /// Steps between checkpoints; absent where there are none by steps.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub checkpoint_steps: Option<u64>,
 }
 
 /// A finished step.

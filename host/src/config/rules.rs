@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use super::Config;
 use super::check::Problem;
-use super::sections::{Device, ScheduleKind};
+use super::sections::{Device, Metrics, ScheduleKind};
 
 /// Problems of texts with a form of their own; the value need not have passed any check.
 pub fn texts(config: &Value) -> Vec<Problem> {
@@ -19,6 +19,11 @@ pub fn texts(config: &Value) -> Vec<Problem> {
     if let Some(found) = text("/metrics/listen").filter(|text| text.parse::<SocketAddr>().is_err()) {
         let problem = Problem::new("metrics.listen", "not an address").found(format_args!("`{found}`"));
         problems.push(problem.expected("an IP address with a port, as in `127.0.0.1:9464` or `[::1]:9464`"));
+    }
+    if let Some(found) = text("/metrics/push_gateway").filter(|text| Metrics::gateway(text).is_none()) {
+        let problem = Problem::new("metrics.push_gateway", "not the address of a Pushgateway");
+        let problem = problem.found(format_args!("`{found}`")).expected("`http://HOST:PORT`");
+        problems.push(problem.hint("it is reached without TLS; for one beyond this machine use a proxy on it"));
     }
     let hash = |text: &str| text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit());
     if let Some(found) = text("/optimizer/sha256").filter(|text| !hash(text)) {
@@ -39,7 +44,7 @@ pub fn texts(config: &Value) -> Vec<Problem> {
 /// Paths that no file can have, or that mean something else than they seem to.
 fn paths(config: &Value) -> Vec<Problem> {
     let mut problems = Vec::new();
-    for key in ["run.dir", "data.train", "data.validation"] {
+    for key in ["run.dir", "data.train", "data.validation", "metrics.textfile"] {
         let value = config.pointer(&format!("/{}", key.replace('.', "/"))).unwrap_or(&Value::Null);
         let listed = value.as_array().into_iter().flatten().enumerate();
         let listed = listed.map(|(i, value)| (format!("{key}[{i}]"), value));

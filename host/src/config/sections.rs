@@ -1,6 +1,6 @@
 //! The sections of a configuration: their keys, with units, defaults and ranges.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -391,7 +391,7 @@ impl Default for Plugins {
     }
 }
 
-/// `[metrics]`: the run's metrics for Prometheus, over HTTP.
+/// `[metrics]`: the run's metrics for Prometheus: served over HTTP, and at the end pushed or written.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Metrics {
@@ -407,10 +407,48 @@ pub struct Metrics {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub peak_flops: Option<f64>,
+    /// Whether calls wait for the device, so that the times of phases on a GPU are true; it costs speed. Default `false`.
+    pub synchronize: bool,
+    /// For how many seconds a run that ended waits for its last scrape, at most 3600; only where one came in the minute
+    /// before. 0: it does not wait. Default 15.
+    #[schemars(range(max = 3600))]
+    pub linger_seconds: u64,
+    /// A Pushgateway that gets the last metrics when the run ends, `http://HOST:PORT`. Default none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub push_gateway: Option<String>,
+    /// A file that gets the last metrics when the run ends; node_exporter's textfile collector reads files `*.prom`.
+    /// Default none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub textfile: Option<PathBuf>,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
-        Self { enabled: true, listen: (Ipv4Addr::LOCALHOST, 9464).into(), required: false, peak_flops: None }
+        Self {
+            enabled: true,
+            listen: (Ipv4Addr::LOCALHOST, 9464).into(),
+            required: false,
+            peak_flops: None,
+            synchronize: false,
+            linger_seconds: 15,
+            push_gateway: None,
+            textfile: None,
+        }
+    }
+}
+
+impl Metrics {
+    /// Host and port of a Pushgateway's address `http://HOST:PORT`; `None` where it has another form.
+    pub fn gateway(address: &str) -> Option<&str> {
+        let authority = address.strip_prefix("http://")?;
+        let authority = authority.strip_suffix('/').unwrap_or(authority);
+        let (host, port) = authority.rsplit_once(':')?;
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+        let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let is_host = match bracketed {
+            Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+            None => !host.is_empty() && host.chars().all(plain),
+        };
+        (is_host && port.parse::<u16>().is_ok_and(|port| port > 0)).then_some(authority)
     }
 }

@@ -181,6 +181,12 @@ fn wrong_types_and_ranges() {
         ("run.device=cuda:+1", "unknown device: found `cuda:+1`"),
         ("metrics.listen=9464", "wrong type: found 9464, expected a string"),
         ("metrics.listen=localhost:9464", "not an address: found `localhost:9464`, expected an IP address with a port"),
+        ("metrics.push_gateway=https://x:9091", "not the address of a Pushgateway: found `https://x:9091`, expected"),
+        ("metrics.push_gateway=http://x", "expected `http://HOST:PORT`; hint: it is reached without TLS"),
+        ("metrics.push_gateway=http://a b:1", "found `http://a b:1`"),
+        ("metrics.push_gateway=http://u@x:9091/path", "not the address of a Pushgateway"),
+        ("metrics.linger_seconds=3601", "out of range: found 3601, expected an integer >= 0 and <= 3600"),
+        ("metrics.textfile=~/x.prom", "`~` stands for no folder here"),
         ("eval.foo=1", "unknown key; hint: the keys here are `batch_size`, `batches`, `every_steps`"),
     ];
     for (set, expected) in table {
@@ -355,7 +361,8 @@ fn the_resolved_file_loads_to_the_same_configuration() {
         "train={target_loss = 1.75, max_tokens = 5, on_error = 'skip'}",
         "ema.decay=0.999",
         "plugins.search_path=['/opt/plugins']",
-        "metrics={listen = '[::1]:9500', required = true, peak_flops = 1e11}",
+        "metrics={listen = '[::1]:9500', required = true, peak_flops = 1e11, push_gateway = 'http://[::1]:9091/'}",
+        "metrics.textfile=run.prom",
     ];
     let config = Files::new(&[LEAST.as_bytes()]).load(&sets, &[]).unwrap().config;
     let text = to_resolved_toml(&config).unwrap();

@@ -73,6 +73,8 @@ pub struct TorchBackend {
     pub pulse: Arc<AtomicU64>,
     /// When a long step should return at the latest, so that the host can save.
     pub return_by: Option<Instant>,
+    /// Whether a call waits for the device before it begins and before it ends, so that its time is its own.
+    pub synchronizes: bool,
     /// Finished steps: part of the keys of sampled labels.
     pub step: u64,
     /// Largest `[tokens, vocabulary]` tensor that a plugin may ask for, in bytes.
@@ -103,6 +105,7 @@ impl TorchBackend {
             stop: Arc::default(),
             pulse: Arc::default(),
             return_by: None,
+            synchronizes: false,
             step: 0,
             max_output_bytes: u64::MAX,
             earlier_flops: 0.0,
@@ -155,7 +158,20 @@ impl TorchBackend {
         self.answer(at)
     }
 
+    /// The time at which a call begins.
+    fn begin(&self) -> Instant {
+        self.wait_for_device();
+        Instant::now()
+    }
+
+    fn wait_for_device(&self) {
+        if let (true, Device::Cuda(index)) = (self.synchronizes, self.facts.device) {
+            tch::Cuda::synchronize(index as i64);
+        }
+    }
+
     fn count(&mut self, what: Capability, tokens: u64, flops: f64, started: Instant) {
+        self.wait_for_device();
         let count = self.calls.entry(what).or_default();
         count.calls += 1;
         self.pulse.fetch_add(1, Ordering::Relaxed);
@@ -278,7 +294,7 @@ impl Backend for TorchBackend {
         batch: &Position,
         vector: &[&Tensor],
     ) -> Result<Product<Tensor>> {
-        let started = Instant::now();
+        let started = self.begin();
         let forward = self.problem.forward_flops(batch.sequences);
         let numbers = |values| Product { values, tensors: vec![] };
         let (capability, flops, product) = match what {
@@ -317,7 +333,7 @@ impl Backend for TorchBackend {
     }
 
     fn product(&mut self, at: &mut Linearization, what: &ProductKind, inputs: &[&Tensor]) -> Result<Product<Tensor>> {
-        let started = Instant::now();
+        let started = self.begin();
         let [rows, vocab_size] = at.output_shape();
         if *what == ProductKind::Jvp {
             let bytes = (rows * vocab_size * self.facts.kind.elt_size_in_bytes()) as u64;

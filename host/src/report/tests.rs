@@ -54,6 +54,9 @@ fn started(plugin: &str) -> Event {
         epoch_tokens: 1000,
         max_steps: Some(4),
         lr: None,
+        timing: text("synchronised"),
+        checkpoint_seconds: None,
+        checkpoint_steps: None,
     })
 }
 

@@ -45,8 +45,8 @@ impl Listeners {
         self.failed.take().map_or(Ok(()), Err)
     }
 
-    pub fn close(mut self) -> Result<()> {
-        self.check()?;
-        self.record.sync()
+    /// Syncs the record; gives the metrics, which are closed when all of the run's files are complete.
+    pub fn close(mut self) -> (Result<()>, Option<Metrics>) {
+        (self.check().and_then(|()| self.record.sync()), self.metrics)
     }
 }

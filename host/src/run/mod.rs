@@ -113,7 +113,10 @@ pub fn train(loaded: &Loaded, resume: &Resume, graceful_exit_code: u8) -> Result
     });
     let ending = ending(&prepared, &saving, outcome, graceful_exit_code);
     listeners.hear(&finished(&ending, &prepared, started));
-    let closed = listeners.close().and_then(|()| write_status(&folder.status(), &ending));
+    let (closed, metrics) = listeners.close();
+    let closed = closed.and_then(|()| write_status(&folder.status(), &ending));
+    stop.0.ended();
+    metrics.iter().flat_map(|metrics| metrics.close(&|| stop.0.is_asked())).for_each(|warning| say(&warning));
     Ok(match closed {
         Err(fault) if ending.fault.is_none() => {
             Ending { code: fault.exit as u8, reason: "error", fault: Some(fault), ..ending }

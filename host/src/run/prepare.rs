@@ -195,6 +195,7 @@ fn start_session(config: &Config, model: &Transformer, problem: Box<dyn Problem>
     let tensors = init_params(model.config(), config.run.seed, model.kind(), model.device());
     let mut backend = TorchBackend::new(facts, problem, Box::new(schedule(config)));
     backend.max_output_bytes = config.curvature.max_output_bytes;
+    backend.synchronizes = config.metrics.synchronize;
     backend.ema = config.ema.decay.map(|decay| Ema::new(decay, &tensors.iter().collect::<Vec<_>>()));
     let specs = param_specs(model.config()).into_iter().map(Arc::new).collect();
     Session::start(backend, InitialParams { specs, tensors })
@@ -249,7 +250,15 @@ fn started(
         epoch_tokens: data.windows() * data.seq_len() as u64,
         max_steps: config.train.max_steps,
         lr: learning_rate(config, plugin),
+        timing: timing(config, device).into(),
+        checkpoint_seconds: Some(60.0 * config.checkpoint.every_minutes).filter(|seconds| *seconds > 0.0),
+        checkpoint_steps: Some(config.checkpoint.every_steps).filter(|steps| *steps > 0),
     }
+}
+
+/// What times of calls mean: on a CPU, a call's work is done when it returns.
+fn timing(config: &Config, device: Device) -> &'static str {
+    if device == Device::Cpu || config.metrics.synchronize { "synchronised" } else { "queued" }
 }
 
 /// The peak learning rate: the plugin's key `lr` as configured, or its default.

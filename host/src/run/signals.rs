@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex};
 #[derive(Clone, Debug)]
 pub struct Stop {
     asked: Arc<AtomicBool>,
+    ended: Arc<AtomicBool>,
     save: Arc<AtomicBool>,
     states: Arc<AtomicBool>,
     /// The last signal that asked for a stop.
@@ -46,6 +47,7 @@ impl Stop {
     pub fn listen(limits: Limits) -> Result<Self> {
         let stop = Self {
             asked: Arc::default(),
+            ended: Arc::default(),
             save: Arc::default(),
             states: Arc::default(),
             which: Arc::default(),
@@ -73,6 +75,18 @@ impl Stop {
     /// Whether a stop was asked for.
     pub fn is_asked(&self) -> bool {
         self.asked.load(Ordering::Relaxed)
+    }
+
+    /// The run has ended and its files are complete: the process is no longer watched, and from now on the first signal
+    /// ends what it waits for.
+    pub fn ended(&self) {
+        self.ended.store(true, Ordering::Relaxed);
+        self.asked.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether the run has ended.
+    pub fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
     }
 
     /// Whether a checkpoint was asked for since the last call.

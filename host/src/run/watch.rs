@@ -16,10 +16,10 @@ pub struct Limits {
 
 const POLL: Duration = Duration::from_millis(50);
 
-/// Watches until the process ends.
+/// Watches until the run has ended.
 pub fn watch(stop: &Stop, limits: Limits) {
     let (mut life, mut asked, mut last) = (Life::new(limits.hang), None, Instant::now());
-    loop {
+    while !stop.has_ended() {
         std::thread::sleep(POLL.min(limits.grace));
         // A process that was suspended has not hung meanwhile.
         let since = last.elapsed().min(20 * POLL);

@@ -80,8 +80,10 @@ impl HessianFree {
                 StepReport::rejected("no step size decreases the loss").with_loss(search.loss())
             }
         };
-        let counts = [("rejected_steps", self.rejected), ("cg_not_positive_steps", self.not_positive)];
-        Ok(counts.into_iter().fold(search.report(report), |report, (name, count)| report.metric(name, count as f64)))
+        let limit = (newton_cg::ITERATIONS_LIMIT.name, self.config.cg.max_iterations as u64);
+        let counts = [("rejected_steps", self.rejected), ("cg_not_positive_steps", self.not_positive), limit];
+        let report = search.report(report).metric("update_gradient_cosine", search.cosine()?);
+        Ok(counts.into_iter().fold(report, |report, (name, count)| report.metric(name, count as f64)))
     }
 }
 

@@ -7,9 +7,10 @@ use update_rules::newton_cg::{self, Solve};
 use update_rules::update_norms;
 
 /// What the plugin reports.
-pub const METRICS: &[Metric] = &update_norms::after::<17>(&[
+pub const METRICS: &[Metric] = &update_norms::after::<19>(&[
     Metric::new("damping", "", "Damping lambda of this step's system"),
     newton_cg::ITERATIONS,
+    newton_cg::ITERATIONS_LIMIT,
     newton_cg::RESIDUAL_RATIO,
     Metric::new(
         "cg_not_positive_steps",
@@ -21,6 +22,7 @@ pub const METRICS: &[Metric] = &update_norms::after::<17>(&[
     Metric::new("loss_change", "nats", "Change of the loss at the solution, on the matrix's data"),
     Metric::new("reduction_ratio", "ratio", "Change of the loss by that which the model predicts"),
     line_search::STEP_SIZE,
+    Metric::new("update_gradient_cosine", "", "Cosine of the angle between the solution and the negative gradient"),
     Metric::new("rejected_steps", "steps", "Steps so far that no step size was found for"),
 ]);
 
@@ -83,9 +85,18 @@ impl Search {
         Ok((size, self.shrinking.tell(loss)))
     }
 
-    /// Adds what is known of the solve to a report.
+    /// -g^T p / (|g| |p|).
+    pub fn cosine(&self) -> Result<f64> {
+        let [gradient_norm, ..] = self.noted;
+        Ok(-self.shrinking.slope / (gradient_norm * self.step.norm()?))
+    }
+
+    /// Adds what is known of the solve to a report. Where the loss rose against the model, the ratio is below 0.
     pub fn report(&self, report: StepReport) -> StepReport {
-        let report = report.metric("reduction_ratio", self.reduction_ratio);
+        let [.., model_change, loss_change] = self.noted;
+        let against = loss_change > 0.0 && model_change < 0.0;
+        let ratio = if against { loss_change / model_change } else { self.reduction_ratio };
+        let report = report.metric("reduction_ratio", ratio);
         NOTED.iter().zip(self.noted).fold(report, |report, (name, value)| report.metric(name, value))
     }
 

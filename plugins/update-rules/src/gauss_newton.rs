@@ -293,9 +293,18 @@ impl GaussNewton {
         if self.config.line_search_reject && grid.loss(best) >= grid.loss_at_zero() {
             self.counts.rejected += 1;
             let report = summary.report(StepReport::rejected("no step size lowers the loss"));
-            return Ok(self.counts.report(report::with(report, metrics)));
+            return Ok(self.report(report::with(report, metrics)));
         }
         self.accept(ctx, summary, step_size(best), metrics)
+    }
+
+    /// Adds what holds over the run to a step's report.
+    fn report(&self, report: StepReport) -> StepReport {
+        let report = self.counts.report(report);
+        match &self.solver {
+            Running::Cg(config, _) => report.metric(newton_cg::ITERATIONS_LIMIT.name, config.max_iterations as f64),
+            Running::Rule(_) => report,
+        }
     }
 
     /// theta + alpha (phi - theta).
@@ -325,14 +334,14 @@ impl GaussNewton {
             false => fused([ctx.params_mut()], [&self.iterate], |[w], [phi]| [w + alpha * (phi - w)])?,
         }
         let report = summary.report(StepReport::new(summary.loss()));
-        Ok(self.counts.report(report::with(report::with(report, search), norms)))
+        Ok(self.report(report::with(report::with(report, search), norms)))
     }
 
     /// Rejects a step that led nowhere. The next one starts at the parameters with a fresh inner optimizer.
     fn fail(&mut self, ctx: &StepContext, summary: Summary, reason: &str) -> Result<StepReport> {
         self.restart(ctx)?;
         self.counts.failed += 1;
-        Ok(self.counts.report(summary.report(StepReport::rejected(reason))))
+        Ok(self.report(summary.report(StepReport::rejected(reason))))
     }
 }
 

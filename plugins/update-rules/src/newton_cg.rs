@@ -10,6 +10,9 @@ use gauntlet_plugin_api::prelude::*;
 /// Inner steps of a step, or iterations of conjugate gradients.
 pub const ITERATIONS: Metric =
     Metric::new("inner_iterations", "iterations", "Inner steps, or iterations of conjugate gradients");
+/// Where the solver stops, solved or not.
+pub const ITERATIONS_LIMIT: Metric =
+    Metric::new("inner_iterations_limit", "", "Iterations of conjugate gradients at most");
 /// How far the solve came.
 pub const RESIDUAL_RATIO: Metric = Metric::new(
     "cg_residual_ratio",

@@ -67,8 +67,9 @@ table! {
         BUILD_INFO: Gauge "gauntlet_build_info" ("") ["version" =, "commit" =, "libtorch" =]
             "Always 1; the program and its libtorch";
         RUN_INFO: Gauge "gauntlet_run_info" ("")
-            ["optimizer" =, "optimizer_sha256" =, "model" =, "dataset" =, "device" =, "seed" =]
-            "Always 1; what is trained, hash and fingerprint by their first 12 digits";
+            ["optimizer" =, "optimizer_sha256" =, "model" =, "dataset" =, "device" =, "seed" =, "timing" =]
+            "Always 1; what is trained, hash and fingerprint by their first 12 digits, and whether times of phases are of \
+             work that is done (synchronised) or may still be under way on a device (queued)";
         STATE: Gauge "gauntlet_run_state" ("")
             ["state" = "starting" "training" "evaluating" "checkpointing" "finished" "stopped" "failed"]
             "1 for the state that the run is in, else 0";
@@ -110,6 +111,8 @@ table! {
         VAL_LOSS: Gauge "gauntlet_val_loss_nats" ("nats") [] "Last validation loss a token";
         BEST_VAL_LOSS: Gauge "gauntlet_best_val_loss_nats" ("nats") []
             "Least validation loss a token since this process began";
+        RISING_EVALUATIONS: Gauge "gauntlet_rising_evaluations" ("evaluations") []
+            "Evaluations in a row, the last one included, whose validation loss was above that before it";
         BITS_PER_BYTE: Gauge "gauntlet_val_bits_per_byte" ("") []
             "Last validation loss in bits a byte of text; only where each token is a byte";
         LEARNING_RATE: Gauge "gauntlet_learning_rate" ("") []
@@ -154,10 +157,16 @@ table! {
             "Memory of this process now, as the system counts it";
         PEAK_MEMORY: Gauge "gauntlet_process_resident_memory_peak_bytes" ("bytes") []
             "Largest memory of this process so far";
+        MEMORY_LIMIT: Gauge "gauntlet_memory_limit_bytes" ("bytes") []
+            "Memory that this process can have: the machine's, or the limit of its control group where that is less";
         STATE_BYTES: Gauge "gauntlet_declared_state_bytes" ("bytes") []
             "Memory that the optimizer's state needs, as the plugin declares it";
         CHECKPOINTS: Counter "gauntlet_checkpoints_total" ("checkpoints") ["outcome" = "committed" "failed"]
             "Checkpoints of this process; one that fails ends the run, and earlier ones stay";
+        CHECKPOINT_INTERVAL: Gauge "gauntlet_checkpoint_interval_seconds" ("seconds") []
+            "Time between checkpoints, as configured; absent where there are none by time";
+        CHECKPOINT_INTERVAL_STEPS: Gauge "gauntlet_checkpoint_interval_steps" ("steps") []
+            "Steps between checkpoints, as configured; absent where there are none by steps";
         CHECKPOINT_TIMESTAMP: Gauge "gauntlet_last_checkpoint_timestamp_seconds" ("seconds") []
             "When the last checkpoint of this process was committed, in seconds since 1970";
         CHECKPOINT_STEPS: Gauge "gauntlet_last_checkpoint_steps" ("steps") [] "Finished steps in the last checkpoint";
@@ -171,6 +180,8 @@ table! {
             "Cosine of the angle between the update and the descent direction";
         DAMPING: Gauge "gauntlet_damping" ("") [] "Damping of the curvature matrix";
         INNER_ITERATIONS: Gauge "gauntlet_inner_iterations" ("iterations") [] "Iterations of the solver inside the step";
+        INNER_ITERATIONS_LIMIT: Gauge "gauntlet_inner_iterations_limit" ("") []
+            "Iterations after which that solver stops, solved or not";
         CG_RESIDUAL: Gauge "gauntlet_cg_residual_ratio" ("ratio") []
             "Residual of conjugate gradients by the right-hand side";
         REDUCTION: Gauge "gauntlet_reduction_ratio" ("ratio") []

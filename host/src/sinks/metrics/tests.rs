@@ -90,6 +90,9 @@ fn started() -> Event {
         epoch_tokens: 4096,
         max_steps: Some(100),
         lr: Some(0.02),
+        timing: "synchronised".into(),
+        checkpoint_seconds: Some(900.0),
+        checkpoint_steps: Some(50),
     })
 }
 
@@ -136,7 +139,7 @@ fn after(plugin: &Plugin, events: &[Event]) -> Scrape {
     let registry = Arc::new(Registry::new("run", plugin).unwrap());
     let mut view = View::new(registry.clone(), Some(4e13));
     events.iter().for_each(|event| view.hear(event));
-    Scrape::of(&Live(registry).metrics())
+    Scrape::of(&Live { registry, made: Arc::default() }.metrics())
 }
 
 /// Every entry's metric was set once.
@@ -224,6 +227,9 @@ fn steps_evaluations_and_checkpoints_are_seen() {
         (&table::VAL_LOSS, 1.75),
         (&table::BEST_VAL_LOSS, 1.5),
         (&table::EVALUATIONS, 2.0),
+        (&table::RISING_EVALUATIONS, 1.0),
+        (&table::CHECKPOINT_INTERVAL, 900.0),
+        (&table::CHECKPOINT_INTERVAL_STEPS, 50.0),
         (&table::GRADIENT_NORM, 0.5),
         (&table::SCHEDULE, 0.5),
         (&table::LEARNING_RATE, 0.01),
@@ -394,7 +400,7 @@ fn texts_from_outside_are_cut() {
 }
 
 fn config(listen: SocketAddr, required: bool) -> config::Metrics {
-    config::Metrics { enabled: true, listen, required, peak_flops: None }
+    config::Metrics { listen, required, ..config::Metrics::default() }
 }
 
 fn scrape(address: SocketAddr) -> String {
@@ -420,6 +426,49 @@ fn a_run_is_served_until_it_ends() {
     assert!(
         Metrics::open(&config::Metrics { enabled: false, ..config(any, false) }, "x", &plugin(&[])).unwrap().is_none()
     );
+}
+
+#[test]
+fn the_end_waits_for_a_scrape_only_where_there_were_some() {
+    let lingering = config::Metrics { linger_seconds: 3600, ..config("127.0.0.1:0".parse().unwrap(), true) };
+    let mut metrics = Metrics::open(&lingering, "x", &plugin(&[])).unwrap().unwrap();
+    let address = metrics.address().unwrap();
+    metrics.hear(&finished("max_steps", 0));
+    assert_eq!(metrics.close(&|| false), [""; 0], "nobody has scraped");
+    let scraped = scrape(address);
+    assert_eq!(metrics.close(&|| true), [""; 0], "in a hurry");
+    assert!(scraped.contains("gauntlet_run_state{run=\"x\",state=\"finished\"} 1\n"), "{scraped}");
+    let last = std::thread::spawn(move || {
+        std::thread::sleep(2 * Duration::from_millis(100));
+        scrape(address)
+    });
+    assert_eq!(metrics.close(&|| false), [""; 0]);
+    drop(metrics);
+    assert_eq!(Scrape::of(&last.join().unwrap()).value("gauntlet_run_state", "state=finished"), Some(1.0));
+}
+
+#[test]
+fn the_last_metrics_are_written_and_pushed_and_failures_are_warnings() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run.prom");
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let with = |textfile: &std::path::Path| config::Metrics {
+        enabled: false,
+        textfile: Some(textfile.to_owned()),
+        push_gateway: Some(format!("http://{closed}")),
+        ..config::Metrics::default()
+    };
+    let mut metrics = Metrics::open(&with(&path), "x", &plugin(&[])).unwrap().unwrap();
+    assert_eq!((metrics.address(), metrics.notices()), (None, &[][..]), "nothing is served");
+    [started(), Event::Step(step(1, &[])), finished("max_steps", 0)].iter().for_each(|event| metrics.hear(event));
+    let refused = "warning: `metrics.push_gateway`: the last metrics were not pushed: found connection refused";
+    assert_eq!(metrics.close(&|| false), [refused]);
+    let scrape = Scrape::of(&std::fs::read_to_string(&path).unwrap());
+    assert_eq!(scrape.value("gauntlet_run_state", "state=finished"), Some(1.0));
+    assert_eq!(scrape.get(&table::STEPS), Some(1.0));
+    let nowhere = Metrics::open(&with(&folder.path().join("no/run.prom")), "x", &plugin(&[])).unwrap().unwrap();
+    let warnings = nowhere.close(&|| false);
+    assert!(warnings[0].starts_with("warning: `metrics.textfile`: cannot write `"), "{warnings:?}");
 }
 
 #[test]

@@ -22,6 +22,8 @@ pub struct View {
     pace: Option<f64>,
     loss: Losses,
     best: Option<f64>,
+    /// The last validation loss, and how many in a row rose.
+    validation: (Option<f64>, u64),
     /// Peak learning rate.
     lr: Option<f64>,
     /// Floating-point operations a second that the machine is said to do.
@@ -75,6 +77,7 @@ impl View {
             pace: None,
             loss: Losses::default(),
             best: None,
+            validation: (None, 0),
             lr: None,
             peak_flops,
         };
@@ -120,16 +123,23 @@ impl View {
     }
 
     fn started(&mut self, started: &Started) {
-        let Started { version, commit, libtorch, plugin, plugin_sha256, model, data, device, seed, .. } = started;
+        let Started { version, commit, libtorch, plugin, plugin_sha256, model, data, device, seed, timing, .. } =
+            started;
         self.registry.set(&table::BUILD_INFO, &[version, commit, libtorch], 1.0);
         let (sha256, data, seed) = (first_digits(plugin_sha256), first_digits(data), seed.to_string());
-        self.registry.set(&table::RUN_INFO, &[plugin, sha256, model, data, device, &seed], 1.0);
+        self.registry.set(&table::RUN_INFO, &[plugin, sha256, model, data, device, &seed, timing], 1.0);
         self.set(&table::PARAMETERS, started.num_params as f64);
         self.set(&table::STATE_BYTES, started.state_bytes as f64);
         self.set(&table::BATCH_TOKENS, started.tokens_per_step as f64);
         (self.max_steps, self.epoch_tokens, self.lr) = (started.max_steps, started.epoch_tokens, started.lr);
         if let Some(steps) = started.max_steps {
             self.set(&table::TARGET_STEPS, steps as f64);
+        }
+        if let Some(seconds) = started.checkpoint_seconds {
+            self.set(&table::CHECKPOINT_INTERVAL, seconds);
+        }
+        if let Some(steps) = started.checkpoint_steps {
+            self.set(&table::CHECKPOINT_INTERVAL_STEPS, steps as f64);
         }
         self.reached(Totals::default());
         self.last_step = Instant::now();
@@ -203,6 +213,10 @@ impl View {
         self.registry.observe(&table::PHASE_DURATION, &["eval"], evaluated.seconds);
         let best = self.best.map_or(evaluated.loss, |best| best.min(evaluated.loss));
         self.best = Some(best);
+        let (before, rising) = self.validation;
+        let rising = if before.is_some_and(|before| evaluated.loss > before) { rising + 1 } else { 0 };
+        self.validation = (Some(evaluated.loss), rising);
+        self.set(&table::RISING_EVALUATIONS, rising as f64);
         self.set(&table::VAL_LOSS, evaluated.loss);
         self.set(&table::BEST_VAL_LOSS, best);
         if let Some(bits) = evaluated.bits_per_byte {

@@ -7,7 +7,7 @@ use crate::update_norms;
 use gauntlet_plugin_api::prelude::*;
 
 /// Metrics of full-gn and layerwise-gn.
-pub const METRICS: &[Metric] = &update_norms::after::<23>(&[
+pub const METRICS: &[Metric] = &update_norms::after::<24>(&[
     Metric::new("inner_value_first", "nats", "Value of the model at the first inner step; it may be negative"),
     Metric::new("inner_value_last", "nats", "Value of the model at the last inner step; it may be negative"),
     Metric::new(
@@ -20,6 +20,7 @@ pub const METRICS: &[Metric] = &update_norms::after::<23>(&[
     Metric::new("inner_multiplier_last", "ratio", "Multiplier of the inner rule's step size at the last inner step"),
     Metric::new("inner_clipped_steps", "steps", "Inner steps of this step whose gradient was clipped"),
     newton_cg::ITERATIONS,
+    newton_cg::ITERATIONS_LIMIT,
     newton_cg::RESIDUAL_RATIO,
     Metric::new(
         "cg_not_positive_blocks",
