@@ -67,6 +67,9 @@ mod curvature;
 // Schedules, averages, and the three ways in which a run ends.
 mod runs;
 
+// Dashboards, alerts, and a real Prometheus over real runs.
+mod monitoring;
+
 // What the command line prints, and what it says of a bad configuration.
 mod cli;
 
