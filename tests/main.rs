@@ -70,6 +70,9 @@ mod runs;
 // `watch`: frames of real runs, and a terminal that is given back.
 mod watch;
 
+// Dashboards, alerts, and a real Prometheus over real runs.
+mod monitoring;
+
 // What the command line prints, and what it says of a bad configuration.
 mod cli;
 

@@ -410,7 +410,7 @@ pub struct Metrics {
     /// Whether calls wait for the device, so that the times of phases on a GPU are true; it costs speed. Default `false`.
     pub synchronize: bool,
     /// For how many seconds a run that ended waits for its last scrape, at most 3600; only where one came in the minute
-    /// before. 0: it does not wait. Default 15.
+    /// before, and at most 5 after a signal. 0: it does not wait. Default 15.
     #[schemars(range(max = 3600))]
     pub linger_seconds: u64,
     /// A Pushgateway that gets the last metrics when the run ends, `http://HOST:PORT`. Default none.

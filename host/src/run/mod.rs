@@ -43,6 +43,9 @@ use watch::Limits;
 /// After this time a long step should return, so that the run can be served.
 const PART: Duration = Duration::from_secs(60);
 
+/// A run that was asked to stop waits for its last scrape no longer than this, so that it ends before whoever asked kills it.
+const LAST_SCRAPE: Duration = Duration::from_secs(5);
+
 /// How a run that took place ended. A run that could not begin has no ending, only faults.
 #[derive(Debug)]
 pub struct Ending {
@@ -116,7 +119,9 @@ pub fn train(loaded: &Loaded, resume: &Resume, graceful_exit_code: u8) -> Result
     let (closed, metrics) = listeners.close();
     let closed = closed.and_then(|()| write_status(&folder.status(), &ending));
     stop.0.ended();
-    metrics.iter().flat_map(|metrics| metrics.close(&|| stop.0.is_asked())).for_each(|warning| say(&warning));
+    let (closing, stopped) = (Instant::now(), ending.reason == "stopped");
+    let hurry = || stop.0.is_asked() || (stopped && closing.elapsed() >= LAST_SCRAPE);
+    metrics.iter().flat_map(|metrics| metrics.close(&hurry)).for_each(|warning| say(&warning));
     Ok(match closed {
         Err(fault) if ending.fault.is_none() => {
             Ending { code: fault.exit as u8, reason: "error", fault: Some(fault), ..ending }

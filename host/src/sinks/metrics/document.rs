@@ -52,7 +52,7 @@ others get 503. No client can stop the training; one that asks without pause tak
 
 When a run ends, its state becomes `finished`, `stopped` or `failed`, and Prometheus should see that: a run that was
 scraped in its last minute waits for one more scrape before its process ends, after all its files are written. A signal
-ends the waiting. Let the scrape interval be shorter than `metrics.linger_seconds`.
+ends the waiting, and a run that a signal stopped waits at most 5 seconds. Let the scrape interval be shorter than `metrics.linger_seconds`.
 
 A job that is too short to be scraped pushes its last metrics, or writes them; `metrics.enabled = false` serves none
 beside. The push is one PUT to `/metrics/job/gauntlet/run/NAME`, without TLS, within 10 seconds; when it fails, a warning

@@ -65,7 +65,7 @@ impl Metrics {
         let (address, server, notices) = if config.enabled { serve(config, &pages)? } else { (None, None, vec![]) };
         let view = View::new(registry, config.peak_flops);
         let (config, run) = (config.clone(), run.to_owned());
-        Ok(Some(Self { config, run, view, pages, server: server, address, notices, heard: 0 }))
+        Ok(Some(Self { config, run, view, pages, server, address, notices, heard: 0 }))
     }
 
     /// Lines that the user should see, before the run starts.

@@ -105,10 +105,10 @@ mod tests {
                 return String::new();
             };
             let (mut request, mut buffer) = (vec![], [0; 4096]);
-            while !String::from_utf8_lossy(&request)
-                .split_once("\r\n\r\n")
-                .is_some_and(|(_, body)| body.len() == length)
-            {
+            let is_whole = |request: &[u8]| {
+                String::from_utf8_lossy(request).split_once("\r\n\r\n").is_some_and(|(_, body)| body.len() == length)
+            };
+            while !is_whole(&request) {
                 let count = stream.read(&mut buffer).unwrap();
                 request.extend_from_slice(&buffer[..count]);
             }
