@@ -111,7 +111,9 @@ fn a_real_prometheus_answers_every_panel_and_an_alert_fires() {
         let fires = "ALERTS{alertname=\"GauntletNonFinite\", alertstate=\"firing\", run=\"faulty\"}";
         holds(&prometheus, fires).then_some(())
     });
-    assert!(!holds(&prometheus, "ALERTS{run!=\"faulty\", alertstate=\"firing\"}"), "others are well");
+    // A validation loss may rise by chance within a few steps of a tiny model.
+    let others = "ALERTS{run!=\"faulty\", alertname!=\"GauntletValidationRising\", alertstate=\"firing\"}";
+    assert!(!holds(&prometheus, others), "others are well");
     let rules = prometheus.data("/api/v1/rules", &[]);
     let rules = rules["groups"][0]["rules"].as_array().unwrap();
     assert!(rules.iter().all(|rule| rule["health"] == "ok"), "{rules:?}");
