@@ -44,7 +44,7 @@ impl Server {
 
     /// Its exit code, when it has ended.
     pub fn wait(&mut self) -> Option<i32> {
-        self.child.wait().unwrap().code()
+        until("the process ends", || self.child.try_wait().unwrap()).code()
     }
 
     /// The field `data` of an answer of Prometheus' HTTP API.
