@@ -122,6 +122,13 @@ impl Stop {
         }
     }
 
+    /// Notes the checkpoint that the run begins at.
+    pub fn committed(&self, checkpoint: Option<&Path>) {
+        if let Ok(mut newest) = self.newest.lock() {
+            *newest = checkpoint.map(Path::to_owned);
+        }
+    }
+
     /// The newest committed checkpoint.
     pub fn newest(&self) -> Newest {
         self.newest.clone()
