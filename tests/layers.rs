@@ -6,7 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The host's modules in the order in which data flow: each uses only those before it.
-const ORDER: [&str; 9] = ["config", "data", "model", "curvature", "plugin", "trainer", "sinks", "report", "watch"];
+const ORDER: [&str; 10] =
+    ["config", "data", "model", "curvature", "plugin", "trainer", "sinks", "report", "watch", "compare"];
 /// Modules that all may use, and what they themselves may use.
 const SHARED: [(&str, &[&str]); 4] =
     [("error", &[]), ("events", &[]), ("durable", &["error"]), ("tensor_file", &["durable", "error"])];

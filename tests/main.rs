@@ -64,6 +64,9 @@ mod config_faults;
 // Curvature products and the spectrum at a checkpoint, and what is refused.
 mod curvature;
 
+// Comparisons, sweeps, branches, and runs that begin with the parameters of others.
+mod compare;
+
 // Schedules, averages, and the three ways in which a run ends.
 mod runs;
 

@@ -167,7 +167,8 @@ fn a_folder_that_was_taken_away_is_not_made_again() {
     let ended = child.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&ended.stderr);
     assert_eq!(ended.status.code(), Some(74), "{said}");
-    let why = ["`run/checkpoints` is not the folder that this run began with: found nothing", "no such file or directory"];
+    let why =
+        ["`run/checkpoints` is not the folder that this run began with: found nothing", "no such file or directory"];
     assert!(why.iter().any(|why| said.contains(why)), "{said}");
     assert!(!run.file("checkpoints").exists());
 }

@@ -24,6 +24,19 @@ pub enum Event {
         /// Floating-point operations by then.
         flops: f64,
     },
+    /// A new run begins with the parameters of a checkpoint.
+    Initialized {
+        /// Finished steps of that checkpoint.
+        step: u64,
+        /// Its folder.
+        checkpoint: String,
+        /// Checksum of its manifest.
+        checksum: String,
+        /// Tokens drawn for steps by then, where the run goes on at its place in the data; else 0.
+        tokens: u64,
+        /// Tokens drawn for line searches by then, likewise.
+        line_search_tokens: u64,
+    },
     /// A step is finished.
     Step(Step),
     /// An evaluation begins.
@@ -224,7 +237,7 @@ pub struct Evaluated {
 pub struct Finished {
     /// Finished steps.
     pub step: u64,
-    /// `max_steps`, `max_tokens`, `target_loss`, `stopped` or `error`.
+    /// `max_steps`, `max_tokens`, `max_gradient_equivalents`, `target_loss`, `stopped` or `error`.
     pub reason: String,
     /// Exit code of the process.
     pub exit_code: u8,

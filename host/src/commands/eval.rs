@@ -21,6 +21,9 @@ pub struct Args {
     /// Batches; all of the validation data when absent.
     #[arg(long)]
     batches: Option<usize>,
+    /// Print one line of JSON: `loss`, `tokens`, `step`, `at`.
+    #[arg(long)]
+    json: bool,
 }
 
 pub fn run(args: &Args) -> Result<()> {
@@ -32,12 +35,12 @@ pub fn run(args: &Args) -> Result<()> {
     let batches = args.batches.unwrap_or((data.windows() as usize).div_ceil(batch_size));
     let evaluator = Evaluator::new(Arc::new(loaded.model), Arc::new(data), batches, batch_size);
     let loss = evaluator.loss(&loaded.params)?;
-    println!(
-        "validation loss {loss:.6} nats a token over {} tokens (step {}, {})",
-        evaluator.tokens(),
-        loaded.manifest.step,
-        loaded.manifest.evaluate_at
-    );
+    let (tokens, step, at) = (evaluator.tokens(), loaded.manifest.step, &loaded.manifest.evaluate_at);
+    if args.json {
+        println!("{}", serde_json::json!({ "loss": loss, "tokens": tokens, "step": step, "at": at }));
+        return Ok(());
+    }
+    println!("validation loss {loss:.6} nats a token over {tokens} tokens (step {step}, {at})");
     Ok(())
 }
 

@@ -2,11 +2,13 @@
 
 mod check;
 mod checkpoint;
+mod compare;
 mod config;
 mod curvature;
 mod data;
 mod dry_run;
 mod eval;
+mod fork;
 mod generate;
 mod loaded;
 mod new;
@@ -58,6 +60,12 @@ enum Command {
     /// Products and the spectrum at a checkpoint.
     #[command(subcommand)]
     Curvature(curvature::Command),
+    /// Compare optimizers: make the runs of a comparison file that are not there yet, and say what came out.
+    Compare(compare::Args),
+    /// Choose the settings of one contender of a comparison file.
+    Sweep(compare::SweepArgs),
+    /// Branch off a run at a checkpoint with another optimizer or other settings, on the same data.
+    Fork(fork::Args),
     /// Write an HTML page with the curves of one or several runs.
     Report(report::Args),
     /// Show a run on the terminal, as it goes or as it ended.
@@ -94,6 +102,9 @@ fn run(command: Command) -> Result<u8, Faults> {
         Command::Checkpoint(command) => checkpoint::run(command)?,
         Command::Config(command) => config::run(command)?,
         Command::Curvature(command) => curvature::run(command).map_err(one)?,
+        Command::Compare(args) => return compare::run(&args),
+        Command::Sweep(args) => return compare::sweep(&args),
+        Command::Fork(args) => return fork::run(&args),
         Command::Report(args) => report::run(args).map_err(one)?,
         Command::Watch(args) => return watch::run(&args).map_err(one),
         Command::Plugins(command) => return plugins::run(command),

@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use layers::{ENV_PREFIX, MAX_FILE_LEN, Origins, RESERVED_ENV};
-pub use lines::lines;
+pub use lines::{inline, lines};
 pub use schema::{known_keys, with_section};
 pub use sections::{
     Checkpoint, Curvature, Data, Device, Dtype, Ema, Eval, Metrics, OnError, OnSaveError, Optimizer, Order, Paths,

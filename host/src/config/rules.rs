@@ -116,7 +116,8 @@ fn larger(keys: &'static [&'static str], value: u64, limit: u64) -> Conflict {
 fn ends(config: &Config) -> Vec<Conflict> {
     let train = &config.train;
     let mut conflicts = Vec::new();
-    if train.max_steps.is_none() && train.max_tokens.is_none() && train.target_loss.is_none() {
+    let limited = train.max_steps.is_some() || train.max_tokens.is_some() || train.max_gradient_equivalents.is_some();
+    if !limited && train.target_loss.is_none() {
         let problem = Problem::new("train.max_steps", "the run would have no end");
         let problem = problem.expected("one of `train.max_steps`, `train.max_tokens`, `train.target_loss`");
         conflicts.push(conflict(&["train.max_steps", "train.max_tokens", "train.target_loss"], problem));

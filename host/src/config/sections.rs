@@ -18,6 +18,11 @@ pub struct Run {
     /// Seed of initialisation, shuffling and sampling. Default 0.
     #[schemars(range(max = 9223372036854775807u64))]
     pub seed: u64,
+    /// A checkpoint whose parameters a new run begins with, and whose place in the data where these are the same. Default
+    /// none: parameters at random.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1))]
+    pub init_from: Option<PathBuf>,
     /// Device: `auto` (the first GPU, else the CPU), `cpu`, or `cuda:N`. Default `auto`.
     #[schemars(with = "String")]
     pub device: Device,
@@ -40,6 +45,7 @@ impl Default for Run {
         Self {
             dir: "runs/run".into(),
             seed: 0,
+            init_from: None,
             device: Device::Auto,
             threads: 0,
             dtype: Dtype::F32,
@@ -245,6 +251,11 @@ pub struct Train {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub max_tokens: Option<u64>,
+    /// End when the floating-point operations of all calls reach those of this many gradients of the global batch, above 0.
+    /// Default: no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub max_gradient_equivalents: Option<f64>,
     /// End when the validation loss, in nats a token, is at most this; above 0. Default: no target.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("exclusiveMinimum" = 0))]
@@ -267,6 +278,7 @@ impl Default for Train {
             micro_batch_size: 0,
             max_steps: None,
             max_tokens: None,
+            max_gradient_equivalents: None,
             target_loss: None,
             on_error: OnError::Stop,
             snapshot_every: 1,

@@ -344,12 +344,12 @@ fn byte_order_mark_and_carriage_returns_are_fine() {
 #[test]
 fn the_resolved_file_loads_to_the_same_configuration() {
     let sets = [
-        "run={seed = 7, device = 'cuda:2', dtype = 'f64', threads = 3}",
+        "run={seed = 7, init_from = 'runs/a/checkpoints/step-1', device = 'cuda:2', dtype = 'f64', threads = 3}",
         "model={preset = 'tiny', rope = {theta = 1e4}, list = [[1], [2.0]]}",
         "data={train = ['a', 'b'], validation = 'v'}",
         "optimizer={sha256 = '0000000000000000000000000000000000000000000000000000000000000000', config = {lr = 1e-30}}",
         "schedule={kind = 'wsd', decay_steps = 2, warmup_steps = 1, final_fraction = 0.1, horizon_steps = 9}",
-        "train={target_loss = 1.75, max_tokens = 5, on_error = 'skip'}",
+        "train={target_loss = 1.75, max_tokens = 5, max_gradient_equivalents = 6.5, on_error = 'skip'}",
         "ema.decay=0.999",
         "plugins.search_path=['/opt/plugins']",
         "metrics={listen = '[::1]:9500', required = true, peak_flops = 1e11, push_gateway = 'http://[::1]:9091/'}",

@@ -5,6 +5,7 @@
 //! floor((n - 1) / T) windows, and what is left at its end is not read. Documents are packed: a window runs over their
 //! ends, and the separator tokens tell where.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
@@ -80,6 +81,12 @@ impl Dataset {
     /// A hash that says which tokens these are ([`TokenSource::fingerprint`]); T and the order are not in it.
     pub fn fingerprint(&self) -> String {
         self.source.fingerprint().to_owned()
+    }
+
+    /// SHA-256 of the shards that have a sidecar, as it says, by their paths.
+    pub fn shard_hashes(&self) -> BTreeMap<String, String> {
+        let hash = |shard: &Shard| Some((shard.path().display().to_string(), shard.sidecar()?.sha256.clone()));
+        self.source.shards().iter().filter_map(hash).collect()
     }
 
     /// Reads sequences `first` to `first + count - 1` of a stream: count x (T + 1) token ids, row-major. The same call

@@ -65,12 +65,16 @@ pub struct Curve {
 }
 
 /// A plot of losses.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Chart {
     /// Its size.
     pub size: Size,
     /// Quantity and unit of the horizontal axis.
     pub x: String,
+    /// Where the horizontal axis begins.
+    pub left: f64,
+    /// How its numbers are written.
+    pub x_words: fn(f64) -> String,
     /// Quantity and unit of the vertical axis.
     pub y: String,
     /// Losses above this are drawn at the upper edge.
@@ -122,10 +126,11 @@ impl Chart {
             .y_label_area_size(4 * TEXT)
             .build_cartesian_2d(x_range, y_range)
             .map_err(|error| error.to_string())?;
+        let x_words = |x: &f64| (self.x_words)(*x);
         let mut mesh = chart.configure_mesh();
         mesh.max_light_lines(0).bold_line_style(INK.mix(0.15)).axis_style(INK.mix(0.6));
         mesh.x_labels(7).y_labels(7).label_style(text.clone()).axis_desc_style(text).x_desc(&self.x).y_desc(&self.y);
-        mesh.x_label_formatter(&|x| rounded(*x)).y_label_formatter(&|y| rounded(*y));
+        mesh.x_label_formatter(&x_words).y_label_formatter(&|y| rounded(*y));
         mesh.draw().map_err(|error| error.to_string())?;
         for curve in &self.curves {
             let points = || curve.points.iter().map(|&(x, y)| (x, y.min(top)));
@@ -140,10 +145,11 @@ impl Chart {
         area.present().map_err(|error| error.to_string())
     }
 
-    /// From 0 to the largest x.
+    /// From the left to the largest x.
     fn x_range(&self) -> Range<f64> {
-        let largest = self.curves.iter().flat_map(|curve| &curve.points).map(|point| point.0).fold(0.0, f64::max);
-        0.0..if largest > LEAST_RANGE { largest } else { 1.0 }
+        let points = self.curves.iter().flat_map(|curve| &curve.points);
+        let largest = points.map(|point| point.0).fold(self.left, f64::max);
+        self.left..if largest > self.left + LEAST_RANGE { largest } else { self.left + 1.0 }
     }
 
     /// Around all losses up to the top, with a little air.

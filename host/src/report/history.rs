@@ -3,6 +3,7 @@
 use super::lines::Lines;
 use crate::error::{Fault, Result};
 use crate::events::{Event, Finished, Started, Step};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
 
@@ -14,8 +15,12 @@ pub const RECORD: &str = "events.jsonl";
 pub struct Cost {
     /// Finished steps.
     pub step: u64,
-    /// Tokens drawn, for steps and for line searches.
+    /// Tokens drawn since the run's start, for steps and for line searches.
     pub tokens: u64,
+    /// Those of them for line searches.
+    pub line_search_tokens: u64,
+    /// Floating-point operations.
+    pub flops: f64,
     /// Floating-point operations in units of one gradient of the global batch.
     pub gradient_equivalents: f64,
     /// Seconds since the start of the run, without the time between its processes, and without work that was lost.
@@ -50,6 +55,8 @@ pub struct History {
     pub skipped: Vec<u64>,
     /// Steps whose update the plugin rejected.
     pub rejected: Vec<u64>,
+    /// The optimizer's metrics at the last finished step.
+    pub metrics: BTreeMap<String, f64>,
     /// Times that the run was resumed.
     pub resumes: u64,
     /// Wall time of the run's processes so far, without work that was lost.
@@ -58,6 +65,8 @@ pub struct History {
     pub unreadable: u64,
     /// Wall time before the present process.
     seconds_before: f64,
+    /// Tokens, and those of line searches, that were drawn for the checkpoint that the run began with.
+    tokens_before: [u64; 2],
 }
 
 impl History {
@@ -93,18 +102,19 @@ impl History {
                 self.started = Some(started.clone());
             }
             Event::Resumed { step, .. } => self.resume(*step),
+            Event::Initialized { tokens, line_search_tokens, .. } => {
+                self.tokens_before = [tokens.saturating_add(*line_search_tokens), *line_search_tokens];
+            }
             _ => {}
         }
         self.seconds = self.seconds.max(self.seconds_before + elapsed);
         match event {
             Event::Step(step) => {
                 self.forget_from(step.step);
-                let tokens = step.tokens.saturating_add(step.line_search_tokens);
-                let step_seconds = self.cost().step_seconds + step.seconds;
-                let Step { step: number, gradient_equivalents, .. } = step;
-                let cost = Cost { step: number, tokens, gradient_equivalents, seconds: self.seconds, step_seconds };
+                let cost = self.cost_of(&step);
                 self.train.push(Loss { cost, loss: step.loss });
                 self.rejected.extend(step.rejected.map(|_| step.step));
+                self.metrics = step.metrics;
             }
             Event::Evaluated(evaluated) => {
                 keep_before(evaluated.step, &mut self.validation);
@@ -114,6 +124,20 @@ impl History {
             Event::Skipped { step, .. } => self.skipped.push(step),
             Event::Finished(finished) => self.finished = Some(finished),
             _ => {}
+        }
+    }
+
+    /// What a step that ends now has cost, with all before it.
+    fn cost_of(&self, step: &Step) -> Cost {
+        let [tokens_before, searched_before] = self.tokens_before;
+        Cost {
+            step: step.step,
+            tokens: step.tokens.saturating_add(step.line_search_tokens).saturating_sub(tokens_before),
+            line_search_tokens: step.line_search_tokens.saturating_sub(searched_before),
+            flops: step.flops,
+            gradient_equivalents: step.gradient_equivalents,
+            seconds: self.seconds,
+            step_seconds: self.cost().step_seconds + step.seconds,
         }
     }
 

@@ -3,6 +3,7 @@
 //! [`lines`] and [`history`] read `events.jsonl` back, [`series`] makes curves of it, [`chart`] draws them as SVG,
 //! [`page`] puts the page together. The same records give the same bytes. Whatever else shows a record reads it here.
 
+mod branch;
 mod chart;
 mod history;
 mod lines;
@@ -10,9 +11,12 @@ mod numbers;
 mod page;
 mod series;
 
+pub use branch::Branch;
+pub use chart::{Chart, Curve, Size, Stroke};
 pub use history::{Cost, History, Loss, RECORD};
 pub use lines::Lines;
 pub use numbers::{duration, rounded};
+pub use page::{document, escaped, figure_of, swatch};
 pub use series::{Axis, Points, average_length, averaged, points, thinned};
 
 use crate::durable;

@@ -22,15 +22,8 @@ const STYLE: &str = include_str!("style.css");
 /// [`Exit::Internal`](crate::error::Exit::Internal) when a plot cannot be drawn.
 pub fn render(runs: &[History]) -> Result<String> {
     let names: Vec<String> = runs.iter().map(|run| run.name.clone()).collect();
-    let title = format!("Report: {}", escaped(&names.join(", ")));
-    let mut page = format!(
-        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
-         <title>{title}</title>\n<style>\n{STYLE}{}</style>\n</head>\n<body>\n<main>\n<h1>{title}</h1>\n",
-        run_styles(runs.len())
-    );
-    page += &table(runs);
+    let title = format!("Report: {}", names.join(", "));
+    let mut page = table(runs);
     page += &notes(runs);
     let most = runs.iter().map(first_loss).fold(f64::NAN, f64::max);
     let top = if most.is_nan() { f64::INFINITY } else { most + 0.1 * most.abs() };
@@ -39,8 +32,19 @@ pub fn render(runs: &[History]) -> Result<String> {
     page += "<h2>Validation loss</h2>\n";
     page += &validation_figures(runs, top)?;
     page += EXPLANATIONS;
-    page += "</main>\n</body>\n</html>\n";
-    Ok(page)
+    Ok(document(&title, &page, runs.len()))
+}
+
+/// A whole page that needs no script and no network, with the styles of so many curves.
+pub fn document(title: &str, body: &str, curves: usize) -> String {
+    let (title, styles) = (escaped(title), run_styles(curves));
+    format!(
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
+         <title>{title}</title>\n<style>\n{STYLE}{styles}</style>\n</head>\n<body>\n<main>\n<h1>{title}</h1>\n{body}\
+         </main>\n</body>\n</html>\n"
+    )
 }
 
 const EXPLANATIONS: &str = "<h2>What is shown</h2>\n<p>Losses are means in nats a token. An axis ends a little above the \
@@ -98,7 +102,7 @@ fn train_figure(runs: &[History], top: f64) -> Result<String> {
         false => "Each step.".to_owned(),
     };
     let (x, y) = ("finished steps".into(), "training loss (nats a token)".into());
-    let chart = Chart { size: Size::Whole, x, y, top, curves };
+    let chart = Chart { size: Size::Whole, x, left: 0.0, x_words: rounded, y, top, curves };
     figure(runs, &chart, &format!("Training loss by step. {words}"))
 }
 
@@ -124,31 +128,40 @@ fn validation_figure(runs: &[History], axis: Axis, title: &str, x: String, unit:
         Curve { index, stroke: Stroke::Strong, points: thinned(points) }
     };
     let curves = runs.iter().enumerate().map(curve).collect();
-    let chart = Chart { size: Size::Half, x, y: "validation loss (nats a token)".into(), top, curves };
+    let y = "validation loss (nats a token)".into();
+    let chart = Chart { size: Size::Half, x, left: 0.0, x_words: rounded, y, top, curves };
     figure(runs, &chart, &format!("Validation loss {title}."))
 }
 
 /// A plot with its legend; a sentence where there is nothing to plot.
 fn figure(runs: &[History], chart: &Chart, caption: &str) -> Result<String> {
+    figure_of(&runs.iter().map(|run| run.name.as_str()).collect::<Vec<_>>(), chart, caption)
+}
+
+/// A plot of curves with these names, by their index.
+pub fn figure_of(names: &[&str], chart: &Chart, caption: &str) -> Result<String> {
     let drawn = |index: usize| {
         let of_run = |curve: &&Curve| curve.index == index && curve.stroke == Stroke::Strong;
         chart.curves.iter().filter(of_run).any(|curve| !curve.points.is_empty())
     };
-    let shown: Vec<usize> = (0..runs.len()).filter(|index| drawn(*index)).collect();
+    let shown: Vec<usize> = (0..names.len()).filter(|index| drawn(*index)).collect();
+    let caption_text = escaped(caption);
     if shown.is_empty() {
-        return Ok(format!("<figure><figcaption>{caption} None is recorded.</figcaption></figure>\n"));
+        return Ok(format!("<figure><figcaption>{caption_text} None is recorded.</figcaption></figure>\n"));
     }
-    let entry = |index: &usize| format!("<li>{}{}</li>", swatch(*index), name(&runs[*index]));
-    let legend = match runs.len() {
+    let entry = |index: &usize| format!("<li>{}<bdi>{}</bdi></li>", swatch(*index), escaped(names[*index]));
+    let legend = match names.len() {
         1 => String::new(),
         _ => format!("<ul class=\"legend\">{}</ul>\n", shown.iter().map(entry).collect::<String>()),
     };
     let svg = chart.svg(caption)?;
-    Ok(format!("<figure>\n<figcaption>{caption}</figcaption>\n{legend}<div class=\"plot\">{svg}</div>\n</figure>\n"))
+    Ok(format!(
+        "<figure>\n<figcaption>{caption_text}</figcaption>\n{legend}<div class=\"plot\">{svg}</div>\n</figure>\n"
+    ))
 }
 
 /// A short piece of a run's line.
-fn swatch(index: usize) -> String {
+pub fn swatch(index: usize) -> String {
     let class = Curve::class(Stroke::Strong, index);
     format!(
         "<svg class=\"swatch\" viewBox=\"0 0 100 20\" aria-hidden=\"true\"><line class=\"stroke {class}\" x1=\"0\" \

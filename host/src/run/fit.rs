@@ -113,6 +113,21 @@ pub fn restore_tensors(checkpoint: &Checkpoint, prepared: &Prepared, nonfinite: 
     Ok(())
 }
 
+/// Copies the parameters that a checkpoint is judged at into a run at its start.
+pub fn begin_with(checkpoint: &Checkpoint, prepared: &Prepared) -> Result<()> {
+    let mut session = prepared.session.lock();
+    let names: Vec<String> = session.specs().iter().map(|spec| spec.name.clone()).collect();
+    let params = checkpoint.tensors(&checkpoint.manifest.evaluate_at, &names, session.backend.facts().device)?;
+    for (tensor, spec) in params.iter().zip(session.specs()) {
+        check_tensor(checkpoint, tensor, spec, false)?;
+    }
+    tch::no_grad(|| session.replace_params(|index, param| param.copy_(&params[index])));
+    if let Some(ema) = session.backend.ema.as_mut() {
+        ema.resume(&params, false);
+    }
+    Ok(())
+}
+
 /// A tensor of the checkpoint has the model's shape and only finite values.
 fn check_tensor(
     checkpoint: &Checkpoint,

@@ -18,6 +18,10 @@ pub fn identity(
     micro_batch_size: usize,
 ) -> Value {
     let schedule = &config.schedule;
+    let mut run = json!({ "seed": config.run.seed, "dtype": config.run.dtype });
+    if let (Some(path), Value::Object(run)) = (&config.run.init_from, &mut run) {
+        run.insert("init_from".into(), json!(path));
+    }
     let horizon = schedule.horizon_steps.or(config.train.max_steps).filter(|_| schedule.kind != ScheduleKind::Constant);
     json!({
         "model": model,
@@ -27,7 +31,7 @@ pub fn identity(
             "batch_size": config.data.batch_size,
             "order": config.data.order,
         },
-        "run": { "seed": config.run.seed, "dtype": config.run.dtype },
+        "run": run,
         "schedule": {
             "kind": schedule.kind,
             "warmup_steps": schedule.warmup_steps,

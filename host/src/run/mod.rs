@@ -4,6 +4,7 @@ mod exit_guard;
 mod fit;
 mod folder;
 mod identity;
+mod initial;
 mod listeners;
 mod memory;
 mod plan;
@@ -39,7 +40,7 @@ use watch::Limits;
 pub struct Ending {
     /// Exit code of the process.
     pub code: u8,
-    /// `max_steps`, `max_tokens`, `target_loss`, `stopped`, `grace`, `hang` or `error`.
+    /// `max_steps`, `max_tokens`, `max_gradient_equivalents`, `target_loss`, `stopped`, `grace`, `hang` or `error`.
     pub reason: &'static str,
     /// The newest committed checkpoint.
     pub checkpoint: Option<PathBuf>,
@@ -78,8 +79,13 @@ pub fn train(loaded: &Loaded, resume: &Resume, graceful_exit_code: u8) -> Result
             return Ok(ending);
         }
     }
+    let begun = match (&config.run.init_from, &checkpoint) {
+        (Some(from), None) => Some(initial::begin_from(from, &mut prepared)?),
+        _ => None,
+    };
     let mut running = Running::begin(place, config, &prepared, &stop, checkpoint.as_ref())?;
     resume.announce(checkpoint.as_ref(), &restored, &mut |event| running.listeners.hear(&event));
+    begun.into_iter().for_each(|event| running.listeners.hear(&event));
     let outcome = running.run(&mut prepared);
     Ok(running.end(&prepared, outcome, graceful_exit_code, started))
 }

@@ -205,7 +205,12 @@ fn start_session(config: &Config, model: &Transformer, problem: Box<dyn Problem>
 fn options(config: &Config, plugin: &Plugin, evaluator: Option<Evaluator>, data: Arc<Dataset>) -> Options {
     let train = &config.train;
     Options {
-        ends: Ends { max_steps: train.max_steps, max_tokens: train.max_tokens, target_loss: train.target_loss },
+        ends: Ends {
+            max_steps: train.max_steps,
+            max_tokens: train.max_tokens,
+            max_gradient_equivalents: train.max_gradient_equivalents,
+            target_loss: train.target_loss,
+        },
         policy: match train.on_error {
             OnError::Stop => Policy::Stop,
             OnError::Skip => Policy::Skip {

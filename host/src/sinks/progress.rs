@@ -41,6 +41,10 @@ impl Progress {
                 self.line(&format!("resumed after step {step} from {}", printable(checkpoint)));
                 self.recent = VecDeque::from([(Instant::now(), *step, *tokens)]);
             }
+            Event::Initialized { step, checkpoint, tokens, .. } => {
+                self.line(&format!("begins with the parameters of {} (step {step})", printable(checkpoint)));
+                self.recent = VecDeque::from([(Instant::now(), 0, *tokens)]);
+            }
             Event::Step(step) => self.step(step),
             Event::Evaluated(evaluated) => {
                 self.validation = Some(evaluated.loss);

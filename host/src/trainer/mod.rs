@@ -30,6 +30,8 @@ pub struct Ends {
     pub max_steps: Option<u64>,
     /// When this many tokens were drawn for steps.
     pub max_tokens: Option<u64>,
+    /// When the operations of all calls are those of this many gradients of the global batch.
+    pub max_gradient_equivalents: Option<f64>,
     /// When the validation loss, in nats a token, is at most this.
     pub target_loss: Option<f64>,
 }
@@ -41,6 +43,8 @@ pub enum End {
     MaxSteps,
     /// `train.max_tokens` is reached.
     MaxTokens,
+    /// `train.max_gradient_equivalents` is reached.
+    MaxGradientEquivalents,
     /// `train.target_loss` is reached.
     TargetLoss,
 }
@@ -51,6 +55,7 @@ impl End {
         match self {
             Self::MaxSteps => "max_steps",
             Self::MaxTokens => "max_tokens",
+            Self::MaxGradientEquivalents => "max_gradient_equivalents",
             Self::TargetLoss => "target_loss",
         }
     }
@@ -226,7 +231,7 @@ impl Trainer {
 
     /// Why the run ends here, if it does.
     pub fn end(&self) -> Option<End> {
-        let Ends { max_steps, max_tokens, target_loss } = self.options.ends;
+        let Ends { max_steps, max_tokens, max_gradient_equivalents, target_loss } = self.options.ends;
         let reached = |limit: Option<u64>, value: u64| limit.is_some_and(|limit| value >= limit);
         let target = target_loss.zip(self.validation_loss).is_some_and(|(target, loss)| loss <= target);
         if target {
@@ -235,6 +240,8 @@ impl Trainer {
             Some(End::MaxSteps)
         } else if reached(max_tokens, self.tokens(Purpose::STEP)) {
             Some(End::MaxTokens)
+        } else if max_gradient_equivalents.is_some_and(|limit| self.gradient_equivalents() >= limit) {
+            Some(End::MaxGradientEquivalents)
         } else {
             None
         }
@@ -245,15 +252,22 @@ impl Trainer {
         state.backend.streams.drawn(purpose) * state.backend.problem().seq_len() as u64
     }
 
+    /// Operations of all calls in units of one gradient of the global batch; 0 where a gradient has none.
+    fn gradient_equivalents(&self) -> f64 {
+        let state = self.session.lock();
+        let backend = &state.backend;
+        let unit = 3.0 * backend.problem().forward_flops(backend.facts().batch_size);
+        if unit > 0.0 { backend.flops() / unit } else { 0.0 }
+    }
+
     fn report(&mut self, Done { result, param_norm }: Done, started: Instant, emit: &mut dyn FnMut(Event)) {
-        let (metrics, logs, flops, unit) = {
+        let gradient_equivalents = self.gradient_equivalents();
+        let (metrics, logs, flops) = {
             let mut state = self.session.lock();
             let mut metrics = std::mem::take(&mut state.backend.metrics);
             metrics.extend(result.metrics);
             let logs = std::mem::take(&mut state.backend.logs);
-            let backend = &state.backend;
-            let unit = 3.0 * backend.problem().forward_flops(backend.facts().batch_size);
-            (metrics, logs, backend.flops(), unit)
+            (metrics, logs, state.backend.flops())
         };
         let spent = self.spent();
         logs.into_iter().for_each(|(level, message)| emit(log(level, message)));
@@ -265,7 +279,7 @@ impl Trainer {
             tokens: self.tokens(Purpose::STEP),
             line_search_tokens: self.tokens(Purpose::LINE_SEARCH),
             flops,
-            gradient_equivalents: if unit > 0.0 { flops / unit } else { 0.0 },
+            gradient_equivalents,
             seconds: started.elapsed().as_secs_f64(),
             call_seconds: spent.calls_time.as_secs_f64(),
             data_seconds: spent.data_time.as_secs_f64(),

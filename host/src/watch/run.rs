@@ -193,7 +193,7 @@ fn state_after(event: &Event, before: State) -> State {
             "stopped" => State::Stopped,
             _ => State::Finished,
         },
-        Event::Resumed { .. } | Event::NonFinite { .. } | Event::Skipped { .. } => before,
+        Event::Resumed { .. } | Event::Initialized { .. } | Event::NonFinite { .. } | Event::Skipped { .. } => before,
         Event::Log { .. } | Event::CheckpointFailed { .. } | Event::Checkpoint { .. } => before,
         Event::StepFailed { .. } => before,
     }

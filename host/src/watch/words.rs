@@ -36,6 +36,7 @@ pub fn words(event: &Event) -> Option<(Level, String)> {
             (Level::Plain, "no checkpoint: begins at the start".into())
         }
         Event::Resumed { step, .. } => (Level::Plain, format!("resumed after step {step}")),
+        Event::Initialized { checkpoint, .. } => (Level::Plain, format!("begins with the parameters of {checkpoint}")),
         Event::Step(step) => {
             let reason = step.rejected.as_ref()?;
             (Level::Warning, format!("step {}: update rejected: {reason}", step.step))

@@ -1,16 +1,17 @@
 //! Opens and reads a checkpoint, comparing sizes and hashes with the manifest.
 
 use super::save::{EntryInfo, StateInfo};
-use super::{FORMAT, MANIFEST, MAX_MANIFEST_LEN, Manifest, damaged, digest};
+use super::{FORMAT, FileInfo, MANIFEST, MAX_MANIFEST_LEN, Manifest, damaged, digest, hex};
 use crate::curvature::Streams;
 use crate::error::{Exit, Fault, Result, reason};
 use gauntlet_plugin_abi::{DType, Purpose, StateKind};
 use gauntlet_plugin_api::backend::{SavedEntry, SavedState, SavedTensor};
 use rustix::fs::OFlags;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::OpenOptions;
-use std::io::Read;
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use tch::{Device, Kind, Tensor};
@@ -175,30 +176,69 @@ impl Checkpoint {
                 return Err(damaged(&entry.path(), "not in the manifest").hint("remove it"));
             }
         }
-        self.manifest.files.keys().try_for_each(|name| self.file(name).map(drop))
+        // All at once, a thread each: there are few, and most of the time is hashing.
+        std::thread::scope(|scope| {
+            let checks: Vec<_> = self.manifest.files.keys().map(|name| scope.spawn(|| self.check(name))).collect();
+            let ended = |_| Fault::new(Exit::Internal, "a thread that verifies a checkpoint ended early");
+            checks.into_iter().try_for_each(|check| check.join().map_err(ended)?)
+        })
+    }
+
+    /// Compares a file with the manifest without holding it whole.
+    fn check(&self, name: &str) -> Result<()> {
+        let path = self.path.join(name);
+        let info = self.info(name)?;
+        let cannot = |error| damaged(&path, "cannot be read").found(reason(&error));
+        let mut file = open_plain(&path).map_err(cannot)?.take(info.bytes.saturating_add(1));
+        let (mut hash, mut buffer, mut read) = (Sha256::new(), vec![0; CHUNK], 0);
+        loop {
+            match file.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => {
+                    read += count as u64;
+                    hash.update(&buffer[..count]);
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(cannot(error)),
+            }
+        }
+        self.compare(name, read, &hex(&hash.finalize()))
     }
 
     /// The bytes of a file, with size and hash compared.
     fn file(&self, name: &str) -> Result<Vec<u8>> {
         let path = self.path.join(name);
-        let info = self.manifest.files.get(name).ok_or_else(|| damaged(&path, "not in the manifest"))?;
+        let info = self.info(name)?;
         let cannot = |error| damaged(&path, "cannot be read").found(reason(&error));
         // One byte more than there should be tells that there are more, without reading them.
         let bytes = read_at_most(&path, info.bytes.saturating_add(1)).map_err(cannot)?;
-        if bytes.len() as u64 != info.bytes {
+        self.compare(name, bytes.len() as u64, &digest(&bytes))?;
+        Ok(bytes)
+    }
+
+    fn info(&self, name: &str) -> Result<&FileInfo> {
+        self.manifest.files.get(name).ok_or_else(|| damaged(&self.path.join(name), "not in the manifest"))
+    }
+
+    /// Compares what was read of a file, at most one byte more than it should have, with the manifest.
+    fn compare(&self, name: &str, read: u64, sha256: &str) -> Result<()> {
+        let (path, info) = (self.path.join(name), self.info(name)?);
+        if read != info.bytes {
             let fault = damaged(&path, "has another size than when it was written");
-            let found = std::fs::metadata(&path).map_or(bytes.len() as u64, |metadata| metadata.len());
+            let found = std::fs::metadata(&path).map_or(read, |metadata| metadata.len());
             return Err(fault.found(format!("{found} bytes")).expected(format!("{} bytes", info.bytes)));
         }
-        let found = digest(&bytes);
-        match found == info.sha256 {
-            true => Ok(bytes),
+        match sha256 == info.sha256 {
+            true => Ok(()),
             false => Err(damaged(&path, "has changed since it was written")
-                .found(format!("sha256 {found}"))
+                .found(format!("sha256 {sha256}"))
                 .expected(format!("sha256 {}", info.sha256))),
         }
     }
 }
+
+/// Bytes that are read and hashed at once.
+const CHUNK: usize = 1 << 20;
 
 /// The most characters of a file's name.
 const MAX_NAME_LEN: usize = 128;
@@ -210,14 +250,18 @@ fn is_plain(name: &str) -> bool {
 }
 
 /// Up to `limit` bytes of a plain file: no link is followed, and nothing that would wait for a writer is opened.
-fn read_at_most(path: &Path, limit: u64) -> std::io::Result<Vec<u8>> {
+fn open_plain(path: &Path) -> std::io::Result<File> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let file = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path)?;
     if !file.metadata()?.is_file() {
         return Err(std::io::Error::other("not a plain file"));
     }
+    Ok(file)
+}
+
+fn read_at_most(path: &Path, limit: u64) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    file.take(limit).read_to_end(&mut bytes)?;
+    open_plain(path)?.take(limit).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 

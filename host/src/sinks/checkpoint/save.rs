@@ -10,6 +10,7 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use tch::Tensor;
 
 /// All that a checkpoint holds, as bytes: it stays as it is while the run goes on.
@@ -58,16 +59,12 @@ pub fn save(folder: &Path, snapshot: &Snapshot) -> Result<(PathBuf, u64)> {
     let mut manifest = manifest.clone();
     let path = folder.join(folder::name(manifest.step, manifest.part));
     let partial = PartialFolder::begin_in_place(&path)?;
-    let mut write = |name: &str, bytes: &[u8]| {
-        write_new(&partial.path().join(name), bytes)?;
-        let info = FileInfo { bytes: bytes.len() as u64, sha256: digest(bytes) };
-        manifest.files.insert(name.to_owned(), info);
-        Ok(())
-    };
-    for (name, tensors) in lists {
-        write(&format!("{name}.safetensors"), &serialize(tensors.iter().map(|t| (t.name.as_str(), t)), None)?)?;
-    }
-    write("optimizer.safetensors", &optimizer_file(optimizer)?)?;
+    let files: Vec<File<'_>> = lists
+        .iter()
+        .map(|(name, tensors)| File { name: format!("{name}.safetensors"), of: Content::List(tensors) })
+        .chain([File { name: "optimizer.safetensors".into(), of: Content::State(optimizer) }])
+        .collect();
+    manifest.files.extend(write_all(partial.path(), &files)?);
     manifest.format = FORMAT;
     manifest.checksum = manifest.own_checksum();
     let text = serde_json::to_vec_pretty(&manifest).map_err(|error| Fault::new(Exit::Internal, error.to_string()))?;
@@ -75,6 +72,42 @@ pub fn save(folder: &Path, snapshot: &Snapshot) -> Result<(PathBuf, u64)> {
     partial.commit()?;
     let bytes = manifest.files.values().map(|file| file.bytes).sum::<u64>() + text.len() as u64;
     Ok((path, bytes))
+}
+
+/// A file to be written.
+struct File<'a> {
+    name: String,
+    of: Content<'a>,
+}
+
+enum Content<'a> {
+    List(&'a [SavedTensor]),
+    State(&'a SavedState),
+}
+
+impl File<'_> {
+    fn bytes(&self) -> Result<Vec<u8>> {
+        match self.of {
+            Content::List(tensors) => serialize(tensors.iter().map(|tensor| (tensor.name.as_str(), tensor)), None),
+            Content::State(state) => optimizer_file(state),
+        }
+    }
+}
+
+/// Writes files one after another on this thread, each hashed by a thread of its own meanwhile.
+fn write_all(folder: &Path, files: &[File<'_>]) -> Result<Vec<(String, FileInfo)>> {
+    std::thread::scope(|scope| {
+        let mut hashes = vec![];
+        for file in files {
+            let bytes = Arc::new(file.bytes()?);
+            let hashed = bytes.clone();
+            hashes.push(scope.spawn(move || FileInfo { bytes: hashed.len() as u64, sha256: digest(&hashed) }));
+            write_new(&folder.join(&file.name), &bytes)?;
+        }
+        let ended = |_| Fault::new(Exit::Internal, "a thread that hashes a checkpoint ended early");
+        let infos = files.iter().zip(hashes).map(|(file, hash)| Ok((file.name.clone(), hash.join().map_err(ended)?)));
+        infos.collect()
+    })
 }
 
 /// Tensors under `entry/parameter`, everything else of the state in the metadata.

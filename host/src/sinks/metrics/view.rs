@@ -96,6 +96,10 @@ impl View {
                 let (tokens, line_search_tokens) = (*tokens, *line_search_tokens);
                 self.reached(Totals { step: *step, tokens, line_search_tokens, flops: *flops });
             }
+            Event::Initialized { tokens, line_search_tokens, .. } => {
+                let (tokens, line_search_tokens) = (*tokens, *line_search_tokens);
+                self.reached(Totals { tokens, line_search_tokens, ..Totals::default() });
+            }
             Event::Step(step) => self.step(step),
             Event::Evaluating { .. } => self.state("evaluating"),
             Event::Evaluated(evaluated) => self.evaluated(evaluated),

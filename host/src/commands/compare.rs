@@ -1,0 +1,90 @@
+//! `gauntlet compare` and `gauntlet sweep`.
+
+use super::Faults;
+use crate::compare::{self, Compared, Options};
+use crate::error::{Exit, Fault, printable};
+use crate::sinks::say;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// A comparison file (docs/compare.md); with `--verify` the folder of a capsule.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Run only these contenders; the others are reported as far as they are there.
+    #[arg(long, value_name = "NAME")]
+    only: Vec<String>,
+    /// Run nothing: report what is there.
+    #[arg(long)]
+    report: bool,
+    /// Make the runs of a capsule again and compare.
+    #[arg(long, conflicts_with_all = ["only", "report"])]
+    verify: bool,
+    /// Where `--verify` makes its runs; `verify` beside the capsule when absent.
+    #[arg(long, value_name = "DIR", requires = "verify")]
+    work: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct SweepArgs {
+    /// A comparison file (docs/compare.md).
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// The contender whose settings are chosen; the only one when absent.
+    #[arg(long, value_name = "NAME")]
+    contender: Option<String>,
+}
+
+/// Compares; the exit code is 75 where the same command goes on.
+pub fn run(args: &Args) -> Result<u8, Faults> {
+    let stop = stop()?;
+    if args.verify {
+        let beside = args.file.parent().unwrap_or(Path::new("")).join("verify");
+        let work = args.work.clone().unwrap_or(beside);
+        let verified = compare::verify(&args.file, &work, stop)?;
+        verified.iter().for_each(|line| println!("{line}"));
+        return Ok(if verified.is_some() { 0 } else { unfinished() });
+    }
+    let options = Options { only: args.only.clone(), report_only: args.report, tune_only: false };
+    Ok(shown(&compare::compare(&args.file, &options, stop)?))
+}
+
+/// Chooses the settings of one contender.
+pub fn sweep(args: &SweepArgs) -> Result<u8, Faults> {
+    let comparison = compare::Comparison::read(&args.file)?;
+    let name = match (&args.contender, comparison.contender.as_slice()) {
+        (Some(name), _) => name.clone(),
+        (None, [only]) => only.name.clone(),
+        (None, several) => {
+            let names: Vec<&str> = several.iter().map(|contender| contender.name.as_str()).collect();
+            let fault = Fault::new(Exit::Usage, "which contender?").found(names.join(", "));
+            return Err(vec![fault.hint("name one with `--contender NAME`")]);
+        }
+    };
+    let compared = compare::sweep(&args.file, &name, stop()?)?;
+    Ok(if compared.unfinished { unfinished() } else { 0 })
+}
+
+fn shown(compared: &Compared) -> u8 {
+    print!("{}", compared.text());
+    println!("\nwrote {}", printable(&compared.page.display().to_string()));
+    if compared.unfinished { unfinished() } else { 0 }
+}
+
+fn unfinished() -> u8 {
+    say("not all runs were made; the same command goes on");
+    Exit::Stopped as u8
+}
+
+/// Set by the signals that ask for a stop; runs are stopped with a checkpoint.
+fn stop() -> Result<Arc<AtomicBool>, Faults> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        signal_hook::flag::register(signal, stop.clone())
+            .map_err(|error| vec![Fault::new(Exit::Internal, format!("cannot listen for signals: {error}"))])?;
+    }
+    Ok(stop)
+}

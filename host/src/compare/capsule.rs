@@ -1,0 +1,185 @@
+//! A folder that holds all that a comparison needs to be made again: files, configurations, results, hashes, logs.
+
+use super::file::Comparison;
+use super::plan::{Plan, Spec, Stage, for_worker};
+use super::result::{Measure, RunResult};
+use super::statistics::first_crossing;
+use super::summary::{Found, Summary};
+use super::worker::{Job, Outcome, Workers};
+use crate::durable;
+use crate::error::{Exit, Fault, Result};
+use crate::sinks::say;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+/// Name of the folder in that of the comparison.
+const FOLDER: &str = "capsule";
+/// Its file of hashes.
+const HASHES: &str = "hashes.json";
+
+/// What the runs of a capsule were made with.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Hashes {
+    /// Fingerprint of the training data.
+    data: String,
+    /// SHA-256 of the plugins' files, by name.
+    plugins: BTreeMap<String, String>,
+    /// SHA-256 of the shards, by their path, as their sidecars have it.
+    shards: BTreeMap<String, String>,
+    /// Seeds of the runs.
+    seeds: Vec<u64>,
+    /// The program that made them: version and commit.
+    made_by: Vec<String>,
+}
+
+/// Writes the capsule of a comparison, in place of an older one.
+///
+/// # Errors
+///
+/// [`Exit::Write`].
+pub fn write(plan: &Plan, file: &Path, found: &[Found]) -> Result<()> {
+    let dir = &plan.comparison.dir;
+    let folder = dir.join(FOLDER);
+    if folder.exists() {
+        fs::remove_dir_all(&folder).map_err(|error| Fault::writing(&folder, &error))?;
+    }
+    for part in ["configs", "results", "logs"] {
+        let part = folder.join(part);
+        fs::create_dir_all(&part).map_err(|error| Fault::writing(&part, &error))?;
+    }
+    write_files(plan, file, &folder)?;
+    let mut hashes = Hashes { data: plan.data.clone(), shards: plan.shards.clone(), ..Hashes::default() };
+    for run in found.iter().flat_map(|found| &found.runs) {
+        let Some(spec) = spec_of(plan, run) else { continue };
+        let name = spec.name();
+        durable::replace(&folder.join("configs").join(format!("{name}.toml")), for_worker(&spec, &[])?.as_bytes())?;
+        run.write(&folder.join("results"), &spec)?;
+        let log = dir.join("logs").join(format!("{name}.log"));
+        if log.exists() {
+            copy(&log, &folder.join("logs").join(format!("{name}.log")))?;
+        }
+        hashes.plugins.insert(run.made_with.plugin.clone(), run.made_with.plugin_sha256.clone());
+        hashes.seeds.push(run.seed);
+        hashes.made_by.push(format!("{} {}", run.made_with.gauntlet, run.made_with.commit));
+    }
+    hashes.seeds.sort_unstable();
+    hashes.seeds.dedup();
+    hashes.made_by.sort_unstable();
+    hashes.made_by.dedup();
+    let text = serde_json::to_string_pretty(&hashes).map_err(|error| Fault::new(Exit::Internal, error.to_string()))?;
+    durable::replace(&folder.join(HASHES), (text + "\n").as_bytes())
+}
+
+/// The comparison file, with the base configurations beside it, and what was made of the runs.
+fn write_files(plan: &Plan, file: &Path, folder: &Path) -> Result<()> {
+    let beside = file.parent().unwrap_or(Path::new(""));
+    let mut comparison = plan.comparison.clone();
+    for (index, base) in plan.comparison.base.iter().enumerate() {
+        let name = format!("base-{index}.toml");
+        copy(&beside.join(base), &folder.join(&name))?;
+        comparison.base[index] = name.into();
+    }
+    comparison.results = None;
+    let text = toml::to_string(&comparison).map_err(|error| Fault::new(Exit::Internal, error.to_string()))?;
+    durable::replace(&folder.join("comparison.toml"), text.as_bytes())?;
+    for name in ["comparison.json", "comparison.html"] {
+        copy(&plan.comparison.dir.join(name), &folder.join(name))?;
+    }
+    Ok(())
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    fs::copy(from, to).map(|_| ()).map_err(|error| Fault::writing(to, &error))
+}
+
+/// The run that a result is of.
+fn spec_of(plan: &Plan, run: &RunResult) -> Option<Spec> {
+    let contender = plan.comparison.contender(&run.contender)?;
+    Some(plan.run(contender, run.stage, run.seed, run.batch_size, &run.settings))
+}
+
+/// Makes the runs of a capsule again in the folder `work`, and compares. Gives how many agree to the bit and in their
+/// crossings; lines say which do not. `None` when it was stopped.
+///
+/// # Errors
+///
+/// A capsule that is not whole, other data ([`Exit::Data`]), what keeps any run from being made;
+/// [`Exit::NotHeld`] where a run comes out otherwise.
+pub fn verify(capsule: &Path, work: &Path, stop: Arc<AtomicBool>) -> Result<Option<String>, Vec<Fault>> {
+    let one = |fault: Fault| vec![fault];
+    let file = capsule.join("comparison.toml");
+    let mut comparison = Comparison::read(&file)?;
+    comparison.dir = work.to_owned();
+    let plan = Plan::new(comparison, &file)?;
+    let hashes: Hashes = json(&capsule.join(HASHES)).map_err(one)?;
+    if plan.data != hashes.data {
+        let fault = Fault::new(Exit::Data, "the training data are not those of the capsule").found(&plan.data);
+        return Err(one(fault.expected(&hashes.data)));
+    }
+    let before = results(&capsule.join("results")).map_err(one)?;
+    let summary: Summary = json(&capsule.join("comparison.json")).map_err(one)?;
+    let jobs: Vec<(Job, RunResult)> = before.into_iter().filter_map(|run| Some((job(&plan, &run)?, run))).collect();
+    let workers = Workers::new(&plan, stop);
+    let only: Vec<Job> = jobs.iter().map(|(job, _)| job.clone()).collect();
+    let outcomes = workers.run(&plan, &only).map_err(one)?;
+    let (mut bits, mut faults) = (0, vec![]);
+    for ((job, before), outcome) in jobs.iter().zip(outcomes) {
+        let Outcome::Done(now) = outcome else { return Ok(None) };
+        match differs(before, &now, &summary.targets) {
+            None if same_bits(before, &now) => bits += 1,
+            None => say(&format!("{}: not to the bit, but with the same crossings", job.spec.name())),
+            Some(what) => faults.push(Fault::new(Exit::NotHeld, format!("{}: {what}", job.spec.name()))),
+        }
+    }
+    match faults.is_empty() {
+        true => Ok(Some(format!("{} runs made again, {bits} of them to the bit", jobs.len()))),
+        false => Err(faults),
+    }
+}
+
+/// A run to be made again, to its old limit.
+fn job(plan: &Plan, run: &RunResult) -> Option<Job> {
+    let spec = spec_of(plan, run).filter(|spec| spec.stage == Stage::Final)?;
+    Some(Job { spec, limit: run.limit, targets: plan.comparison.targets() })
+}
+
+fn json<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<T> {
+    let bytes = fs::read(path).map_err(|error| Fault::reading(path, &error))?;
+    serde_json::from_slice(&bytes)
+        .map_err(|error| Fault::new(Exit::Data, format!("`{}`: not of a capsule", path.display())).found(error))
+}
+
+/// All results of a folder, in the order of their names.
+fn results(folder: &Path) -> Result<Vec<RunResult>> {
+    let entries = fs::read_dir(folder).map_err(|error| Fault::reading(folder, &error))?;
+    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    paths.sort();
+    paths.iter().map(|path| json(path)).collect()
+}
+
+fn same_bits(before: &RunResult, now: &RunResult) -> bool {
+    let losses = |run: &RunResult| run.validation.iter().map(|at| (at.step, at.loss.to_bits())).collect::<Vec<_>>();
+    losses(before) == losses(now) && before.end == now.end
+}
+
+/// What is not as it was: how a run ended, or a crossing that moved further than its granularity.
+fn differs(before: &RunResult, now: &RunResult, targets: &[f64]) -> Option<String> {
+    if before.end != now.end {
+        return Some(format!("ended as {:?}, and before as {:?}", now.end, before.end));
+    }
+    let crossing = |run: &RunResult, target: f64| first_crossing(&run.curve(Measure::Steps), target);
+    let moved = |target: &f64| match (crossing(before, *target), crossing(now, *target)) {
+        (Some(old), Some(new)) if (old.at - new.at).abs() > old.granularity.max(1.0) => {
+            Some(format!("{target} after {:.2} steps, and before after {:.2}", new.at, old.at))
+        }
+        (Some(_), None) => Some(format!("{target} is not reached, and was before")),
+        (None, Some(_)) => Some(format!("{target} is reached, and was not before")),
+        _ => None,
+    };
+    targets.iter().find_map(moved)
+}

@@ -1,0 +1,205 @@
+//! `gauntlet compare`: several optimizers on the same problem, from a file to figures with intervals.
+//!
+//! [`file`] is what a user writes; [`plan`] makes single runs of it, each known by a hash; [`worker`] runs them in
+//! processes; [`result`] is the small file that a finished one leaves; [`tuning`] chooses settings; [`statistics`] and
+//! [`summary`] say what came out; [`table`], [`page`] and [`capsule`] are its forms. A run whose result is there is not made
+//! again, so that a comparison that was stopped goes on by the same command.
+
+mod capsule;
+mod file;
+mod page;
+mod plan;
+mod preconditions;
+mod result;
+mod statistics;
+mod summary;
+mod table;
+mod tuning;
+mod worker;
+
+pub use capsule::verify;
+pub use file::Comparison;
+pub use summary::Summary;
+
+use crate::durable;
+use crate::error::{Exit, Fault, Result};
+use crate::sinks::say;
+use file::Contender;
+use plan::{Plan, Settings, Stage};
+use result::RunResult;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use summary::Found;
+use worker::{Job, Outcome, Workers};
+
+/// What a call does of a comparison.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Only these contenders run; the others are reported as far as they are there.
+    pub only: Vec<String>,
+    /// Nothing runs: what is there is reported.
+    pub report_only: bool,
+    /// Settings are chosen, and nothing is run with them.
+    pub tune_only: bool,
+}
+
+/// What came of a call.
+#[derive(Debug)]
+pub struct Compared {
+    /// The comparison as far as it is there.
+    pub summary: Summary,
+    /// Whether it was asked to stop, or runs were killed: the same call goes on.
+    pub unfinished: bool,
+    /// The page.
+    pub page: PathBuf,
+}
+
+impl Compared {
+    /// The comparison as lines of text.
+    pub fn text(&self) -> String {
+        table::text(&self.summary)
+    }
+}
+
+/// Makes the runs of a comparison file that are not there yet, and writes what they say. `stop` is set by signals.
+///
+/// # Errors
+///
+/// Everything that is wrong with the file; what keeps any run from being made, or the results from being written.
+pub fn compare(path: &Path, options: &Options, stop: Arc<AtomicBool>) -> Result<Compared, Vec<Fault>> {
+    let one = |fault: Fault| vec![fault];
+    let plan = Plan::new(Comparison::read(path)?, path)?;
+    refuse_unknown(&plan, &options.only).map_err(one)?;
+    let workers = Workers::new(&plan, stop);
+    if !options.report_only {
+        workers.check(&plan)?;
+    }
+    let mut found: Vec<Found> = vec![];
+    let mut unfinished = false;
+    for contender in &plan.comparison.contender {
+        let runs = !options.report_only && (options.only.is_empty() || options.only.contains(&contender.name));
+        let step = Step { plan: &plan, workers: &workers, contender, runs: runs && !workers.is_stopped() };
+        let from = inherited(&plan, contender, &found);
+        let (one_found, whole) = step.contender(&from, options.tune_only).map_err(one)?;
+        unfinished |= !whole;
+        found.push(one_found);
+        // What is known so far is there even where the process ends here.
+        write(&plan, &found_so_far(&plan, &found)).map_err(one)?;
+    }
+    let summary = Summary::of(&plan, &found);
+    let page = write(&plan, &found).map_err(one)?;
+    capsule::write(&plan, path, &found).map_err(one)?;
+    Ok(Compared { summary, unfinished, page })
+}
+
+fn refuse_unknown(plan: &Plan, only: &[String]) -> Result<()> {
+    let Some(unknown) = only.iter().find(|name| plan.comparison.contender(name).is_none()) else { return Ok(()) };
+    let known: Vec<&str> = plan.comparison.contender.iter().map(|contender| contender.name.as_str()).collect();
+    let fault = Fault::new(Exit::Usage, format!("`--only {unknown}`: no contender has this name"));
+    Err(fault.expected(known.join(", ")))
+}
+
+/// The settings of the contender that one is like.
+fn inherited(plan: &Plan, contender: &Contender, found: &[Found]) -> Settings {
+    let place = |like: &String| plan.comparison.contender.iter().position(|other| other.name == *like);
+    let like = contender.like.as_ref().and_then(place).and_then(|place| found.get(place));
+    like.map(|found| found.settings.clone()).unwrap_or_default()
+}
+
+/// What was found, with contenders that did not have their turn yet as they are.
+fn found_so_far(plan: &Plan, found: &[Found]) -> Vec<Found> {
+    let mut all = found.to_vec();
+    all.resize_with(plan.comparison.contender.len(), Found::default);
+    all
+}
+
+/// One contender's turn.
+struct Step<'a> {
+    plan: &'a Plan,
+    workers: &'a Workers,
+    contender: &'a Contender,
+    runs: bool,
+}
+
+impl Step<'_> {
+    /// Its settings and its runs; and whether all of them are there that this call was to make.
+    fn contender(&self, from: &Settings, tune_only: bool) -> Result<(Found, bool)> {
+        let Some((tuning, settings)) = self.tuned(from)? else {
+            let missing = vec![format!("{} (its settings are not chosen)", self.contender.name)];
+            return Ok((Found { settings: from.clone(), missing, ..Found::default() }, !self.runs));
+        };
+        let mut found = Found { tuning, settings, ..Found::default() };
+        let jobs = self.jobs(&found.settings);
+        let mut whole = true;
+        if self.runs && !tune_only {
+            let outcomes = self.workers.run(self.plan, &jobs)?;
+            whole = outcomes.iter().all(|outcome| matches!(outcome, Outcome::Done(_)));
+        }
+        for job in &jobs {
+            match RunResult::read(&self.plan.comparison.results(), &job.spec)? {
+                Some(result) => found.runs.push(result),
+                None => found.missing.push(job.spec.name()),
+            }
+        }
+        Ok((found, whole))
+    }
+
+    /// How its settings were chosen, and they; `None` where they are not.
+    fn tuned(&self, from: &Settings) -> Result<Option<(Option<tuning::Tuned>, Settings)>> {
+        let Some(tuning) = self.plan.comparison.tuning.as_ref().filter(|_| !self.contender.tune.is_empty()) else {
+            return Ok(Some((None, from.clone())));
+        };
+        let tuned = tuning::tune(self.plan, self.workers, tuning, self.contender, from, self.runs)?;
+        Ok(tuned.map(|tuned| {
+            let settings = tuned.settings.clone();
+            (Some(tuned), settings)
+        }))
+    }
+
+    /// Its runs that count.
+    fn jobs(&self, settings: &Settings) -> Vec<Job> {
+        let (plan, contender) = (self.plan, self.contender);
+        let limit = plan.limit(&contender.name);
+        let targets = plan.comparison.targets();
+        let of = |batch_size: u64| {
+            let targets = &targets;
+            plan.seeds(contender).into_iter().map(move |seed| Job {
+                spec: plan.run(contender, Stage::Final, seed, batch_size, settings),
+                limit,
+                targets: targets.clone(),
+            })
+        };
+        plan.batch_sizes(contender).into_iter().flat_map(of).collect()
+    }
+}
+
+/// Writes `comparison.json` and `comparison.html`; gives the page's path.
+fn write(plan: &Plan, found: &[Found]) -> Result<PathBuf> {
+    let dir = &plan.comparison.dir;
+    std::fs::create_dir_all(dir).map_err(|error| Fault::writing(dir, &error))?;
+    let summary = Summary::of(plan, found);
+    let json = serde_json::to_string_pretty(&summary).map_err(|error| Fault::new(Exit::Internal, error.to_string()))?;
+    durable::replace(&dir.join("comparison.json"), (json + "\n").as_bytes())?;
+    let runs: Vec<Vec<RunResult>> = found.iter().map(|found| found.runs.clone()).collect();
+    let page = dir.join("comparison.html");
+    durable::replace(&page, page::render(&summary, &runs)?.as_bytes())?;
+    Ok(page)
+}
+
+/// Chooses the settings of one contender of a file, and nothing else; gives them by key. `None` when it was stopped.
+///
+/// # Errors
+///
+/// As [`compare`].
+pub fn sweep(path: &Path, name: &str, stop: Arc<AtomicBool>) -> Result<Compared, Vec<Fault>> {
+    let options = Options { only: vec![name.to_owned()], tune_only: true, report_only: false };
+    let compared = compare(path, &options, stop)?;
+    let chosen: BTreeMap<_, _> = compared.summary.contender(name).map(|one| one.settings.clone()).unwrap_or_default();
+    chosen.iter().for_each(|(key, value)| say(&format!("{key} = {}", crate::config::inline(value))));
+    Ok(compared)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,209 @@
+//! `comparison.html`: the comparison with its plots, on one page that needs no script and no network.
+
+use super::result::{Measure, RunResult};
+use super::summary::{Standing, Summary, Versus};
+use super::table;
+use crate::error::Result;
+use crate::report::{Chart, Curve, Points, Size, Stroke, document, escaped, figure_of, rounded, swatch, thinned};
+
+/// The page. `runs` are those of each contender, in the order of the summary's contenders.
+///
+/// # Errors
+///
+/// [`Exit::Internal`](crate::error::Exit::Internal) when a plot cannot be drawn.
+pub fn render(summary: &Summary, runs: &[Vec<RunResult>]) -> Result<String> {
+    let names: Vec<&str> = summary.contenders.iter().map(|standing| standing.name.as_str()).collect();
+    let mut body = intro(summary);
+    body += &standings(summary);
+    body += &ratios(summary);
+    body += &format!("<h2>Ratio by target</h2>\n{}", ratio_curves(summary)?);
+    body += "<h2>Validation loss</h2>\n<div class=\"figures\">\n";
+    for measure in Measure::ALL {
+        body += &losses(summary, runs, measure, &names)?;
+    }
+    body += "</div>\n<h2>Batch size and profiles</h2>\n<div class=\"figures\">\n";
+    body += &batch_sizes(summary, &names)?;
+    body += &profiles(summary, &names)?;
+    body += "</div>\n";
+    body += &preconditions(summary);
+    body += &tunings(summary);
+    body += &not_run(summary);
+    Ok(document("Comparison", &body, names.len()))
+}
+
+fn intro(summary: &Summary) -> String {
+    let targets: Vec<String> = summary.targets.iter().map(f64::to_string).collect();
+    format!(
+        "<p>Steps to a validation loss of <strong>{}</strong> nats a token at a batch of {} sequences; also at {}. A number in \
+         brackets is a 95 % interval by Student's t over seeds; of a ratio, from the mean of the logarithms of pairs with \
+         one seed. A run that missed counts as such and is not left out.</p>\n",
+        summary.target_loss,
+        summary.batch_size,
+        escaped(&targets.join(", "))
+    )
+}
+
+fn standings(summary: &Summary) -> String {
+    let rows = table::standings(summary);
+    let head: String = rows[0].iter().map(|cell| format!("<th scope=\"col\">{}</th>", escaped(cell))).collect();
+    let row = |(index, cells): (usize, &Vec<String>)| {
+        let name = format!("<th scope=\"row\">{}{}</th>", swatch(index), escaped(&cells[0]));
+        let cells: String = cells[1..].iter().map(|cell| format!("<td>{}</td>", escaped(cell))).collect();
+        format!("<tr>{name}{cells}</tr>\n")
+    };
+    let body: String = rows[1..].iter().enumerate().map(row).collect();
+    format!("<div class=\"table\"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table></div>\n")
+}
+
+fn ratios(summary: &Summary) -> String {
+    let head = ["contender", "baseline", "target"];
+    let measures = ["steps", "steps, the baseline at twice the batch", "tokens", "gradient equivalents"];
+    let cell = |cell: &str| format!("<th scope=\"col\">{}</th>", escaped(cell));
+    let head: String = head.iter().chain(&measures).map(|text| cell(text)).collect();
+    let row = |versus: &Versus| {
+        let texts = [versus.contender.clone(), versus.baseline.clone(), versus.target.to_string()];
+        let ratios = table::ratio_lines(versus).into_iter().map(|(_, ratio)| ratio);
+        let cells: String =
+            texts.into_iter().chain(ratios).map(|text| format!("<td>{}</td>", escaped(&text))).collect();
+        format!("<tr>{cells}</tr>\n")
+    };
+    let rows: String = summary.ratios.iter().map(row).collect();
+    match rows.is_empty() {
+        true => "<h2>Ratios</h2>\n<p>No contender and baseline have a seed in common.</p>\n".into(),
+        false => format!(
+            "<h2>Ratios</h2>\n<p>How many times as much the baseline spends to reach the target.</p>\n<div class=\"table\">\
+             <table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}</tbody>\n</table></div>\n"
+        ),
+    }
+}
+
+fn ratio_curves(summary: &Summary) -> Result<String> {
+    let names: Vec<String> =
+        summary.curves.iter().map(|curve| format!("{} over {}", curve.baseline, curve.contender)).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let curves = summary.curves.iter().enumerate().map(|(index, curve)| {
+        // The axis runs from left to right as training goes, to lower losses.
+        let points = curve.points.iter().map(|(loss, ratio)| (-loss, *ratio)).collect();
+        Curve { index, stroke: Stroke::Strong, points }
+    });
+    let curves: Vec<Curve> = curves.collect();
+    let left = curves.iter().filter_map(|curve| curve.points.first()).map(|at| at.0).fold(0.0, f64::min);
+    let chart = Chart {
+        size: Size::Whole,
+        x: "validation loss to reach (nats a token)".into(),
+        left,
+        x_words: |x| rounded(-x),
+        y: "steps, times as many".into(),
+        top: f64::INFINITY,
+        curves,
+    };
+    figure_of(
+        &names,
+        &chart,
+        "Steps of a baseline over steps of a contender, by the loss to reach. Geometric mean over seeds.",
+    )
+}
+
+fn losses(summary: &Summary, runs: &[Vec<RunResult>], measure: Measure, names: &[&str]) -> Result<String> {
+    let mut curves = vec![];
+    let mut first_losses = vec![];
+    for (index, runs) in runs.iter().enumerate() {
+        let main = runs.iter().filter(|run| run.batch_size == summary.batch_size);
+        for (place, run) in main.enumerate() {
+            let stroke = if place == 0 { Stroke::Strong } else { Stroke::Pale };
+            let points: Points = run.curve(measure).into_iter().filter(|at| at.1.is_finite()).collect();
+            first_losses.extend(points.first().map(|at| at.1));
+            curves.push(Curve { index, stroke, points: thinned(points) });
+        }
+    }
+    curves.sort_by_key(|curve| curve.stroke == Stroke::Strong);
+    let top = first_losses.into_iter().fold(summary.target_loss, f64::max);
+    let (x, y) = (measure.words().to_owned(), "validation loss (nats a token)".to_owned());
+    let chart = Chart { size: Size::Half, x, left: 0.0, x_words: rounded, y, top, curves };
+    figure_of(names, &chart, &format!("Validation loss by {}. One seed strong, the others pale.", measure.words()))
+}
+
+/// Steps against batch size, both by powers of two; a bar is the interval over seeds.
+fn batch_sizes(summary: &Summary, names: &[&str]) -> Result<String> {
+    let mut curves = vec![];
+    for (index, standing) in summary.contenders.iter().enumerate() {
+        let mut points = vec![];
+        for at in standing.at.iter().filter(|at| at.target == summary.target_loss) {
+            let Some(steps) = at.steps.filter(|_| at.missed == 0) else { continue };
+            let x = (at.batch_size as f64).log2();
+            points.push((x, steps.mean.log2()));
+            if let Some([low, high]) = steps.interval {
+                let bar = vec![(x, low.max(steps.mean / 1e3).log2()), (x, high.log2())];
+                curves.push(Curve { index, stroke: Stroke::Pale, points: bar });
+            }
+        }
+        points.sort_by(|a, b| a.0.total_cmp(&b.0));
+        curves.push(Curve { index, stroke: Stroke::Strong, points });
+    }
+    let left = curves.iter().flat_map(|curve| &curve.points).map(|at| at.0).fold(f64::INFINITY, f64::min);
+    let chart = Chart {
+        size: Size::Half,
+        x: "sequences of a batch".into(),
+        left: if left.is_finite() { left - 0.1 } else { 0.0 },
+        x_words: |x| rounded(x.exp2()),
+        y: "log2 of the steps to the target".into(),
+        top: f64::INFINITY,
+        curves,
+    };
+    figure_of(
+        names,
+        &chart,
+        "Steps to the target by batch size. A contender is drawn where all of its runs reached it.",
+    )
+}
+
+fn profiles(summary: &Summary, names: &[&str]) -> Result<String> {
+    let curve = |(index, standing): (usize, &Standing)| {
+        let points = standing.profile.as_ref().map(|profile| profile.points.clone()).unwrap_or_default();
+        Curve { index, stroke: Stroke::Strong, points }
+    };
+    let curves = summary.contenders.iter().enumerate().map(curve).collect();
+    let (x, y) = ("tau".to_owned(), "share of targets and seeds".to_owned());
+    let chart = Chart { size: Size::Half, x, left: 1.0, x_words: rounded, y, top: f64::INFINITY, curves };
+    figure_of(
+        names,
+        &chart,
+        "Share of targets and seeds that a contender reached within tau times the steps of the best.",
+    )
+}
+
+fn preconditions(summary: &Summary) -> String {
+    let row = |one: &super::summary::Precondition| {
+        let holds = one.holds.map_or("not known", |holds| if holds { "holds" } else { "does not hold" });
+        format!("<tr><td>{}</td><td>{holds}</td><td>{}</td></tr>\n", escaped(&one.what), escaped(&one.found))
+    };
+    let rows: String = summary.preconditions.iter().map(row).collect();
+    format!(
+        "<h2>What the ratios rest on</h2>\n<div class=\"table\"><table>\n<thead><tr><th scope=\"col\">what</th>\
+         <th scope=\"col\">holds</th><th scope=\"col\">found</th></tr></thead>\n<tbody>\n{rows}</tbody>\n</table></div>\n"
+    )
+}
+
+fn tunings(summary: &Summary) -> String {
+    let tuned = summary.contenders.iter().filter_map(|standing| Some((standing, standing.tuning.as_ref()?)));
+    let item = |(standing, tuning): (&Standing, &super::tuning::Tuned)| {
+        let edge = match tuning.at_edge.is_empty() {
+            true => String::new(),
+            false => format!("; at the edge of its grid: {}", tuning.at_edge.join(", ")),
+        };
+        let text = format!(
+            "{} trials for {} gradients of the batch, {} of them beyond the budget{edge}",
+            tuning.trials.len(),
+            rounded(tuning.spent),
+            rounded(tuning.beyond_budget)
+        );
+        format!("<li><bdi>{}</bdi>: {}</li>\n", escaped(&standing.name), escaped(&text))
+    };
+    let items: String = tuned.map(item).collect();
+    if items.is_empty() { items } else { format!("<h2>Tuning</h2>\n<ul class=\"notes\">\n{items}</ul>\n") }
+}
+
+fn not_run(summary: &Summary) -> String {
+    let items: String = summary.not_run.iter().map(|name| format!("<li>{}</li>\n", escaped(name))).collect();
+    if items.is_empty() { items } else { format!("<h2>Not run</h2>\n<ul class=\"notes\">\n{items}</ul>\n") }
+}

@@ -1,0 +1,73 @@
+//! What has to hold before a ratio between optimizers says something.
+
+use super::summary::{Precondition, Standing, Summary};
+
+/// Steps at half the batch may exceed those at the batch by at most this share where more batch is of no use.
+const PAST_CRITICAL: f64 = 0.15;
+/// At a small batch a curvature method and a good baseline are about equal; more than this and the baseline is mistuned.
+const ABOUT_EQUAL: f64 = 1.2;
+/// Share of steps at the end of the line search's grid beyond which a run is mistuned.
+const AT_GRID_END: f64 = 0.1;
+
+/// All of them, for what there is.
+pub fn of(summary: &Summary) -> Vec<Precondition> {
+    let baselines = summary.contenders.iter().filter(|standing| standing.baseline);
+    let mut all: Vec<Precondition> = baselines.map(|baseline| past_critical(summary, baseline)).collect();
+    let searching = summary.contenders.iter().filter(|standing| !standing.baseline);
+    all.extend(searching.clone().filter_map(|contender| equal_at_small_batch(summary, contender)));
+    all.extend(summary.contenders.iter().filter_map(not_at_edge));
+    all.extend(summary.contenders.iter().filter_map(|contender| search_within_grid(summary, contender)));
+    all
+}
+
+/// The mean of a contender's steps to the main target at a batch size, where all of its runs reached it.
+fn steps(summary: &Summary, standing: &Standing, batch_size: u64) -> Option<f64> {
+    let at = standing.at(batch_size, summary.target_loss)?;
+    at.steps.filter(|_| at.missed == 0).map(|steps| steps.mean)
+}
+
+/// A baseline's batch is above its critical one.
+fn past_critical(summary: &Summary, baseline: &Standing) -> Precondition {
+    let half = steps(summary, baseline, summary.batch_size / 2);
+    let whole = steps(summary, baseline, summary.batch_size);
+    let both = half.zip(whole);
+    Precondition {
+        what: format!("`{}`: half the batch costs at most 15 % more steps", baseline.name),
+        holds: both.map(|(half, whole)| half <= (1.0 + PAST_CRITICAL) * whole),
+        found: both.map_or("not run".into(), |(half, whole)| format!("{half:.1} steps against {whole:.1}")),
+    }
+}
+
+/// At the smallest batch that it was run at, a contender is no more than 1.2 times as fast as the best baseline.
+fn equal_at_small_batch(summary: &Summary, contender: &Standing) -> Option<Precondition> {
+    let small = contender.at.iter().map(|at| at.batch_size).min().filter(|small| *small < summary.batch_size)?;
+    let baselines = summary.contenders.iter().filter(|standing| standing.baseline);
+    let best = baselines.filter_map(|baseline| steps(summary, baseline, small)).reduce(f64::min);
+    let both = best.zip(steps(summary, contender, small));
+    Some(Precondition {
+        what: format!("`{}` at a batch of {small} is within 1.2 times of the best baseline", contender.name),
+        holds: both.map(|(best, own)| best <= ABOUT_EQUAL * own),
+        found: both.map_or("not run".into(), |(best, own)| format!("{own:.1} steps against {best:.1}")),
+    })
+}
+
+/// No best value lies at the edge of its list.
+fn not_at_edge(standing: &Standing) -> Option<Precondition> {
+    let tuning = standing.tuning.as_ref()?;
+    Some(Precondition {
+        what: format!("`{}`: no chosen value lies at the edge of its grid", standing.name),
+        holds: Some(tuning.at_edge.is_empty()),
+        found: if tuning.at_edge.is_empty() { "none".into() } else { tuning.at_edge.join(", ") },
+    })
+}
+
+/// The line search seldom wants to go below its grid.
+fn search_within_grid(summary: &Summary, standing: &Standing) -> Option<Precondition> {
+    let at = standing.at(summary.batch_size, summary.target_loss)?;
+    let share = at.runs.iter().filter_map(|run| run.at_grid_end).reduce(f64::max)?;
+    Some(Precondition {
+        what: format!("`{}`: at most 10 % of the steps take the smallest step size", standing.name),
+        holds: Some(share <= AT_GRID_END),
+        found: format!("{:.0} %", 100.0 * share),
+    })
+}

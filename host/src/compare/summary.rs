@@ -1,0 +1,375 @@
+//! `comparison.json`: what the runs that are there say, and which are not there.
+
+use super::file::Contender;
+use super::plan::{Plan, Settings};
+use super::result::{End, Measure, RunResult};
+use super::statistics::{
+    Crossing, Mean, Profile, Ratio, Spent, first_crossing, is_below, paired_ratio, profiles, seeds_needed,
+};
+use super::tuning::Tuned;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// All of a comparison.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Version of this file.
+    pub format: u64,
+    /// The loss to reach, in nats a token.
+    pub target_loss: f64,
+    /// All losses that are reported, the largest first.
+    pub targets: Vec<f64>,
+    /// The batch size that is compared first of all, in sequences.
+    pub batch_size: u64,
+    /// Fingerprint of the training data.
+    pub data: String,
+    /// The contenders.
+    pub contenders: Vec<Standing>,
+    /// Every contender over every baseline, at every target, at the main batch size.
+    pub ratios: Vec<Versus>,
+    /// The same in steps as a curve over targets, of the seeds that two contenders have in common.
+    pub curves: Vec<RatioCurve>,
+    /// What has to hold before a ratio says something.
+    pub preconditions: Vec<Precondition>,
+    /// Runs that the comparison asks for and that are not there, by name.
+    pub not_run: Vec<String>,
+}
+
+/// One contender.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Standing {
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub about: String,
+    /// Whether others are measured against it.
+    pub baseline: bool,
+    /// Its plugin and that file's SHA-256, as its runs said.
+    pub plugin: Option<(String, String)>,
+    /// Its settings.
+    pub settings: Settings,
+    /// How they were chosen; absent where nothing was to be chosen.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub tuning: Option<Tuned>,
+    /// The seeds of its runs at the main batch size that are there.
+    pub seeds: Vec<u64>,
+    /// Steps to the target of each of these; null where it was not reached.
+    pub steps_to_target: Vec<Option<f64>>,
+    /// The same at every batch size and every target.
+    pub at: Vec<Standings>,
+    /// Its performance profile over targets and seeds at the main batch size.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub profile: Option<Profile>,
+}
+
+/// A contender at one batch size and one target.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Standings {
+    /// Sequences of the batch.
+    pub batch_size: u64,
+    /// The loss.
+    pub target: f64,
+    /// The runs.
+    pub runs: Vec<Reached>,
+    /// Mean of the steps of those that reached it, and its interval.
+    pub steps: Option<Mean>,
+    /// Runs that did not.
+    pub missed: usize,
+    /// The first step at which the mean loss over the runs is below the target beyond chance, by the rule of
+    /// modded-nanogpt's track 3 with the deviation measured there; absent for one run, and where there is none.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub certain_at: Option<u64>,
+}
+
+/// One run and a target.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reached {
+    /// Its seed.
+    pub seed: u64,
+    /// How it ended.
+    pub end: End,
+    /// Where it came down to the target: steps, and how far apart the evaluations around it are.
+    pub crossing: Option<Crossing>,
+    /// What it had spent by then, by measure; by its end where it missed.
+    pub spent: BTreeMap<Measure, f64>,
+    /// Validation loss less training loss at its end, in nats.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub gap: Option<f64>,
+    /// Passes over the training data.
+    pub epochs: f64,
+    /// Share of its steps whose line search chose the smallest step size; absent for those without one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub at_grid_end: Option<f64>,
+}
+
+/// A contender over a baseline: how many times as much the baseline spends.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Versus {
+    /// The contender.
+    pub contender: String,
+    /// The baseline.
+    pub baseline: String,
+    /// The loss.
+    pub target: f64,
+    /// Baseline over contender, by measure.
+    pub by: BTreeMap<Measure, Ratio>,
+    /// Steps, with the baseline at twice the batch, since a line search draws as many data again; absent where the baseline
+    /// was not run there.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub steps_with_twice_the_batch: Option<Ratio>,
+    /// Seeds that would tell the ratio in steps from 1 at 95 %, by its deviation.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub seeds_needed: Option<usize>,
+}
+
+/// How many times as many steps a baseline needs, by the loss to reach.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RatioCurve {
+    /// The contender.
+    pub contender: String,
+    /// The baseline.
+    pub baseline: String,
+    /// Points (loss, geometric mean of the ratios); losses that not all runs of both reached are absent.
+    pub points: Vec<(f64, f64)>,
+}
+
+/// Points of a curve over targets.
+const CURVE_POINTS: usize = 60;
+
+/// Something that has to hold.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Precondition {
+    /// What.
+    pub what: String,
+    /// Whether it does; absent where the runs that would say are not there.
+    pub holds: Option<bool>,
+    /// The figures.
+    pub found: String,
+}
+
+/// What there is of a contender.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// How its settings were chosen.
+    pub tuning: Option<Tuned>,
+    /// Its settings.
+    pub settings: Settings,
+    /// Its runs.
+    pub runs: Vec<RunResult>,
+    /// Names of those that are missing.
+    pub missing: Vec<String>,
+}
+
+/// Version of `comparison.json`.
+const FORMAT: u64 = 1;
+
+impl Summary {
+    /// Of what there is, in the order of the comparison's contenders.
+    pub fn of(plan: &Plan, found: &[Found]) -> Self {
+        let comparison = &plan.comparison;
+        let contenders = comparison.contender.iter().zip(found);
+        let standings: Vec<Standing> = contenders.map(|(contender, found)| standing(plan, contender, found)).collect();
+        let mut summary = Self {
+            format: FORMAT,
+            target_loss: comparison.target_loss,
+            targets: comparison.targets(),
+            batch_size: plan.main_batch_size(),
+            data: plan.data.clone(),
+            contenders: standings,
+            ratios: vec![],
+            curves: curves(plan, found),
+            preconditions: vec![],
+            not_run: found.iter().flat_map(|found| found.missing.clone()).collect(),
+        };
+        summary.ratios = summary.all_ratios();
+        summary.add_profiles();
+        summary.preconditions = super::preconditions::of(&summary);
+        summary
+    }
+
+    /// A contender by name.
+    pub fn contender(&self, name: &str) -> Option<&Standing> {
+        self.contenders.iter().find(|standing| standing.name == name)
+    }
+
+    fn all_ratios(&self) -> Vec<Versus> {
+        let mut ratios = vec![];
+        for baseline in self.contenders.iter().filter(|standing| standing.baseline) {
+            for contender in self.contenders.iter().filter(|standing| standing.name != baseline.name) {
+                let at = |target: &f64| self.versus(contender, baseline, *target);
+                ratios.extend(self.targets.iter().filter_map(at));
+            }
+        }
+        ratios
+    }
+
+    /// None where the two have no seed in common.
+    fn versus(&self, contender: &Standing, baseline: &Standing, target: f64) -> Option<Versus> {
+        let own = contender.at(self.batch_size, target)?;
+        let ratio = |batch_size: u64, measure: Measure| {
+            let pairs = pairs(baseline.at(batch_size, target)?, own, measure);
+            (!pairs.is_empty()).then(|| paired_ratio(&pairs))
+        };
+        let by: BTreeMap<Measure, Ratio> =
+            Measure::ALL.into_iter().filter_map(|measure| Some((measure, ratio(self.batch_size, measure)?))).collect();
+        let steps = by.get(&Measure::Steps)?.ratio;
+        let seeds_needed = steps.and_then(|mean| seeds_needed(mean.mean, mean.deviation?.ln()));
+        Some(Versus {
+            contender: contender.name.clone(),
+            baseline: baseline.name.clone(),
+            target,
+            steps_with_twice_the_batch: ratio(2 * self.batch_size, Measure::Steps),
+            by,
+            seeds_needed,
+        })
+    }
+
+    /// Profiles over the problems that every contender has run: targets times seeds at the main batch size.
+    fn add_profiles(&mut self) {
+        let seeds = |standing: &Standing| standing.seeds.clone();
+        let Some(first) = self.contenders.iter().map(seeds).find(|seeds| !seeds.is_empty()) else { return };
+        let common: Vec<u64> =
+            first.into_iter().filter(|seed| self.contenders.iter().all(|one| one.seeds.contains(seed))).collect();
+        let row = |standing: &Standing| -> Vec<f64> {
+            let problem = |(target, seed): (f64, u64)| {
+                let at =
+                    standing.at(self.batch_size, target).and_then(|at| at.runs.iter().find(|run| run.seed == seed));
+                at.and_then(|run| run.crossing).map_or(f64::INFINITY, |crossing| crossing.at)
+            };
+            self.targets.iter().flat_map(|target| common.iter().map(|seed| (*target, *seed))).map(problem).collect()
+        };
+        let rows: Vec<Vec<f64>> = self.contenders.iter().map(row).collect();
+        if !common.is_empty() {
+            let profiles = profiles(&rows);
+            self.contenders.iter_mut().zip(profiles).for_each(|(one, profile)| one.profile = Some(profile));
+        }
+    }
+}
+
+impl Standing {
+    /// At a batch size and a target.
+    pub fn at(&self, batch_size: u64, target: f64) -> Option<&Standings> {
+        self.at.iter().find(|at| at.batch_size == batch_size && at.target == target)
+    }
+}
+
+fn standing(plan: &Plan, contender: &Contender, found: &Found) -> Standing {
+    let mut at = vec![];
+    let mut sizes = plan.batch_sizes(contender);
+    sizes.dedup();
+    for batch_size in &sizes {
+        let runs: Vec<&RunResult> = found.runs.iter().filter(|run| run.batch_size == *batch_size).collect();
+        let of = |target: &f64| standings(*batch_size, *target, &runs);
+        at.extend(plan.comparison.targets().iter().filter(|_| !runs.is_empty()).map(of));
+    }
+    let main = at.iter().find(|at| at.batch_size == plan.main_batch_size() && at.target == plan.comparison.target_loss);
+    let runs = main.map(|main| main.runs.clone()).unwrap_or_default();
+    let plugin = found.runs.first().map(|run| (run.made_with.plugin.clone(), run.made_with.plugin_sha256.clone()));
+    Standing {
+        name: contender.name.clone(),
+        about: contender.about.clone(),
+        baseline: contender.baseline,
+        plugin,
+        settings: found.settings.clone(),
+        tuning: found.tuning.clone(),
+        seeds: runs.iter().map(|run| run.seed).collect(),
+        steps_to_target: runs.iter().map(|run| run.crossing.map(|crossing| crossing.at)).collect(),
+        at,
+        profile: None,
+    }
+}
+
+fn standings(batch_size: u64, target: f64, runs: &[&RunResult]) -> Standings {
+    let certain_at = certain_at(target, runs);
+    let runs: Vec<Reached> = runs.iter().map(|run| reached(run, target)).collect();
+    let steps: Vec<f64> = runs.iter().filter_map(|run| run.crossing.map(|crossing| crossing.at)).collect();
+    let missed = runs.len() - steps.len();
+    Standings { batch_size, target, runs, steps: Mean::of(&steps), missed, certain_at }
+}
+
+/// The first step that all runs evaluated at which their mean loss is below the target beyond chance.
+fn certain_at(target: f64, runs: &[&RunResult]) -> Option<u64> {
+    let curves: Vec<BTreeMap<u64, f64>> = runs
+        .iter()
+        .map(|run| run.curve(Measure::Steps).into_iter().map(|(step, loss)| (step as u64, loss)).collect())
+        .collect();
+    let is_certain = |step: &u64| {
+        let losses: Option<Vec<f64>> = curves.iter().map(|curve| curve.get(step).copied()).collect();
+        let mean = losses.as_deref().and_then(Mean::of);
+        mean.is_some_and(|mean| mean.n > 1 && is_below(target, mean.mean, mean.n, mean.deviation))
+    };
+    curves.first()?.keys().copied().find(is_certain)
+}
+
+fn reached(run: &RunResult, target: f64) -> Reached {
+    let curve = |measure| run.curve(measure);
+    let crossing = first_crossing(&curve(Measure::Steps), target);
+    let spent = |measure: Measure| {
+        let at = first_crossing(&curve(measure), target).map(|crossing| crossing.at);
+        at.or_else(|| run.validation.last().map(|last| measure.of(last))).map(|spent| (measure, spent))
+    };
+    let last = run.validation.last();
+    let steps = last.map_or(0, |last| last.step).max(1) as f64;
+    Reached {
+        seed: run.seed,
+        end: run.end,
+        crossing,
+        spent: Measure::ALL.into_iter().filter_map(spent).collect(),
+        gap: last.zip(run.train_loss).map(|(last, train)| last.loss - train),
+        epochs: run.epochs,
+        at_grid_end: run.metrics.get("line_search_grid_end_steps").map(|count| count / steps),
+    }
+}
+
+/// Runs of the same seed.
+fn pairs(baseline: &Standings, contender: &Standings, measure: Measure) -> Vec<(Spent, Spent)> {
+    let spent = |run: &Reached| {
+        let spent = run.spent.get(&measure).copied().unwrap_or(f64::NAN);
+        if run.crossing.is_some() { Spent::Reached(spent) } else { Spent::Censored(spent) }
+    };
+    let pair = |run: &Reached| {
+        let other = baseline.runs.iter().find(|other| other.seed == run.seed)?;
+        Some((spent(other), spent(run)))
+    };
+    contender.runs.iter().filter_map(pair).collect()
+}
+
+/// Every contender over every baseline at the main batch size.
+fn curves(plan: &Plan, found: &[Found]) -> Vec<RatioCurve> {
+    let main = plan.main_batch_size();
+    let runs = |found: &'_ Found| -> BTreeMap<u64, Vec<(f64, f64)>> {
+        let at_main = found.runs.iter().filter(|run| run.batch_size == main);
+        at_main.map(|run| (run.seed, run.curve(Measure::Steps))).collect()
+    };
+    let all: Vec<_> = plan.comparison.contender.iter().zip(found.iter().map(runs)).collect();
+    let mut curves = vec![];
+    for (baseline, base) in all.iter().filter(|(contender, _)| contender.baseline) {
+        for (contender, own) in all.iter().filter(|(contender, _)| contender.name != baseline.name) {
+            let pairs: Vec<_> = own.iter().filter_map(|(seed, own)| Some((base.get(seed)?, own))).collect();
+            let points = curve_over_targets(&pairs);
+            if !points.is_empty() {
+                let (contender, baseline) = (contender.name.clone(), baseline.name.clone());
+                curves.push(RatioCurve { contender, baseline, points });
+            }
+        }
+    }
+    curves
+}
+
+/// Ratios at losses from the largest first one down to the least that every run reached.
+fn curve_over_targets(pairs: &[(&Vec<(f64, f64)>, &Vec<(f64, f64)>)]) -> Vec<(f64, f64)> {
+    let all = || pairs.iter().flat_map(|(base, own)| [*base, *own]);
+    let first = all().filter_map(|curve| curve.first()).map(|at| at.1).fold(f64::INFINITY, f64::min);
+    let least = |curve: &Vec<(f64, f64)>| curve.iter().map(|at| at.1).fold(f64::INFINITY, f64::min);
+    let last = all().map(least).fold(f64::NEG_INFINITY, f64::max);
+    let target = |point: usize| first + (last - first) * point as f64 / (CURVE_POINTS - 1) as f64;
+    let ratio = |target: f64| {
+        let steps = |curve: &Vec<(f64, f64)>| first_crossing(curve, target).map(|crossing| crossing.at);
+        let logs: Option<Vec<f64>> = pairs.iter().map(|(base, own)| Some((steps(base)? / steps(own)?).ln())).collect();
+        Mean::of(&logs?).map(|mean| (target, mean.mean.exp()))
+    };
+    match last < first {
+        true => (0..CURVE_POINTS).filter_map(|point| ratio(target(point))).collect(),
+        false => vec![],
+    }
+}

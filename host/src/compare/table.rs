@@ -1,0 +1,134 @@
+//! The comparison on the terminal.
+
+use super::result::Measure;
+use super::statistics::{Mean, Ratio};
+use super::summary::{Standing, Summary, Versus};
+use crate::config::inline;
+use crate::error::printable;
+use crate::report::{duration, rounded};
+use std::collections::BTreeMap;
+
+/// Everything as lines of text.
+pub fn text(summary: &Summary) -> String {
+    let mut text = format!(
+        "steps to a validation loss of {} at a batch of {} sequences\n\n",
+        summary.target_loss, summary.batch_size
+    );
+    text += &aligned(&standings(summary));
+    for versus in summary.ratios.iter().filter(|versus| versus.target == summary.target_loss) {
+        text += &format!("\n{}", ratios(versus));
+    }
+    let preconditions = summary.preconditions.iter().map(|one| {
+        let holds = one.holds.map_or("not known", |holds| if holds { "holds" } else { "DOES NOT HOLD" });
+        format!("{holds}: {} ({})\n", printable(&one.what), printable(&one.found))
+    });
+    let preconditions: String = preconditions.collect();
+    if !preconditions.is_empty() {
+        text += &format!("\nwhat a ratio rests on\n{preconditions}");
+    }
+    if !summary.not_run.is_empty() {
+        text += &format!("\nnot run ({}): {}\n", summary.not_run.len(), summary.not_run.join(", "));
+    }
+    text
+}
+
+/// The head and one row a contender.
+pub fn standings(summary: &Summary) -> Vec<Vec<String>> {
+    let head = ["contender", "seeds", "steps", "tokens", "gradients", "seconds", "missed", "profile", "settings"];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    rows.extend(summary.contenders.iter().map(|standing| row(summary, standing)));
+    rows
+}
+
+fn row(summary: &Summary, standing: &Standing) -> Vec<String> {
+    let at = standing.at(summary.batch_size, summary.target_loss);
+    let none = || "–".to_owned();
+    let mean_of = |measure: Measure| {
+        let runs = at.into_iter().flat_map(|at| &at.runs).filter(|run| run.crossing.is_some());
+        Mean::of(&runs.filter_map(|run| run.spent.get(&measure).copied()).collect::<Vec<_>>())
+    };
+    let spent = |measure: Measure| mean_of(measure).map_or_else(none, |mean| rounded(mean.mean));
+    let settings: Vec<String> =
+        standing.settings.iter().map(|(key, value)| format!("{} {}", short(key), inline(value))).collect();
+    vec![
+        standing.name.clone(),
+        standing.seeds.len().to_string(),
+        at.and_then(|at| at.steps).map_or_else(none, with_interval),
+        spent(Measure::AllTokens),
+        spent(Measure::GradientEquivalents),
+        mean_of(Measure::Seconds).map_or_else(none, |mean| duration(mean.mean)),
+        at.map_or_else(none, |at| at.missed.to_string()),
+        standing.profile.as_ref().map_or_else(none, |profile| format!("{:.2}", profile.score)),
+        settings.join(", "),
+    ]
+}
+
+/// The last part of a key.
+fn short(key: &str) -> &str {
+    key.rsplit('.').next().unwrap_or(key)
+}
+
+/// `73.2 [70.1, 76.3]`.
+pub fn with_interval(mean: Mean) -> String {
+    match mean.interval {
+        Some([low, high]) => format!("{} [{}, {}]", rounded(mean.mean), rounded(low), rounded(high)),
+        None => rounded(mean.mean),
+    }
+}
+
+/// The four ways to give a ratio.
+fn ratios(versus: &Versus) -> String {
+    let Versus { contender, baseline, target, .. } = versus;
+    let mut text = format!("`{contender}` against `{baseline}` at {target}: the baseline spends\n");
+    for (what, ratio) in ratio_lines(versus) {
+        text += &format!("  {what:<38}  {ratio}\n");
+    }
+    if let Some(seeds) = versus.seeds_needed {
+        text += &format!("  ({seeds} seeds would tell the ratio in steps from 1)\n");
+    }
+    text
+}
+
+/// What the ratio is in, and the ratio, four ways.
+pub fn ratio_lines(versus: &Versus) -> Vec<(&'static str, String)> {
+    let by = |measure: Measure| versus.by.get(&measure).map_or("not run".to_owned(), ratio);
+    let twice = versus.steps_with_twice_the_batch.as_ref().map_or("not run".to_owned(), ratio);
+    vec![
+        ("steps", by(Measure::Steps)),
+        ("steps, the baseline at twice the batch", twice),
+        ("tokens", by(Measure::AllTokens)),
+        ("gradient equivalents", by(Measure::GradientEquivalents)),
+    ]
+}
+
+/// `3.31 times [2.9, 3.8]`, with what was censored.
+pub fn ratio(ratio: &Ratio) -> String {
+    let mut parts = vec![];
+    parts.extend(ratio.ratio.map(|mean| format!("{} times ({})", with_interval(mean), pairs(mean.n))));
+    parts.extend(ratio.at_least.iter().map(|least| format!("more than {} times in one pair", rounded(*least))));
+    if ratio.missed > 0 {
+        parts.push(format!("the contender missed in {}", pairs(ratio.missed)));
+    }
+    parts.join("; ")
+}
+
+fn pairs(count: usize) -> String {
+    if count == 1 { "1 pair".to_owned() } else { format!("{count} pairs") }
+}
+
+/// Columns of equal width; numbers are not told apart from texts.
+fn aligned(rows: &[Vec<String>]) -> String {
+    let mut widths: BTreeMap<usize, usize> = BTreeMap::new();
+    for (column, cell) in rows.iter().flat_map(|row| row.iter().enumerate()) {
+        let width = widths.entry(column).or_default();
+        *width = (*width).max(cell.chars().count());
+    }
+    let line = |row: &Vec<String>| {
+        let cells = row.iter().enumerate().map(|(column, cell)| {
+            let padding = widths.get(&column).copied().unwrap_or(0) - cell.chars().count();
+            format!("{cell}{}", " ".repeat(padding))
+        });
+        format!("{}\n", cells.collect::<Vec<_>>().join("  ").trim_end())
+    };
+    rows.iter().map(line).collect()
+}

@@ -1,0 +1,179 @@
+//! A summary of results made by hand.
+
+use super::plan::Plan;
+use super::result::{End, Evaluation, MadeWith, Measure, RunResult};
+use super::summary::{Found, Summary};
+use super::*;
+use serde_json::json;
+use std::collections::BTreeMap;
+
+fn comparison(more: &str) -> Result<Comparison, Vec<Fault>> {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("c.toml");
+    let text = format!(
+        "base = ['base.toml']\ndir = 'd'\nseeds = [1, 2]\ntarget_loss = 2.0\nother_targets = [3.0]\n\
+         max_gradient_equivalents = 100\n{more}"
+    );
+    std::fs::write(&file, text).unwrap();
+    Comparison::read(&file)
+}
+
+const TWO: &str = "[[contender]]\nname = 'a'\nbaseline = true\n[[contender]]\nname = 'b'\n";
+
+fn plan(more: &str) -> Plan {
+    Plan::of_parts(comparison(more).unwrap(), 8)
+}
+
+/// A run whose loss falls from 4 by `slope` a step until it is at most 1.9, each step costing `cost` gradients.
+fn run(contender: &str, seed: u64, batch_size: u64, slope: f64, cost: f64) -> RunResult {
+    let evaluation = |step: u64| Evaluation {
+        step,
+        loss: 4.0 - slope * step as f64,
+        tokens: 100 * step,
+        line_search_tokens: if cost > 1.0 { 100 * step } else { 0 },
+        gradient_equivalents: cost * step as f64,
+        flops: cost * step as f64,
+        seconds: step as f64,
+    };
+    let steps = (2.1 / slope).ceil() as u64;
+    RunResult {
+        format: 1,
+        hash: "0".repeat(64),
+        contender: contender.into(),
+        stage: Stage::Final,
+        seed,
+        batch_size,
+        settings: Settings::new(),
+        end: End::Target,
+        error: None,
+        limit: 100.0,
+        target: 2.0,
+        made_with: MadeWith::default(),
+        validation: (1..=steps).map(evaluation).collect(),
+        fine: BTreeMap::new(),
+        train_loss: Some(1.8),
+        epochs: 0.5,
+        metrics: BTreeMap::from([("line_search_grid_end_steps".to_owned(), 1.0)]),
+        resumes: 0,
+    }
+}
+
+fn found(runs: Vec<RunResult>) -> Found {
+    Found { runs, ..Found::default() }
+}
+
+#[test]
+fn a_ratio_is_given_four_ways() {
+    let baseline = vec![run("a", 1, 8, 0.02, 1.0), run("a", 2, 8, 0.04, 1.0), run("a", 1, 16, 0.025, 1.0)];
+    let contender = vec![run("b", 1, 8, 0.1, 4.0), run("b", 2, 8, 0.2, 4.0)];
+    let summary = Summary::of(&plan(&format!("batch_sizes = [8, 16]\n{TWO}")), &[found(baseline), found(contender)]);
+    assert_eq!(summary.contenders[1].seeds, [1, 2]);
+    let steps = &summary.contenders[1].steps_to_target;
+    assert!(
+        steps.iter().zip([20.0, 10.0]).all(|(found, expected)| (found.unwrap() - expected).abs() < 1e-9),
+        "{steps:?}"
+    );
+    let versus = summary.ratios.iter().find(|versus| versus.contender == "b" && versus.target == 2.0).unwrap();
+    let mean = |ratio: &super::statistics::Ratio| ratio.ratio.unwrap().mean;
+    let by = |measure: Measure| mean(&versus.by[&measure]);
+    let near = |a: f64, b: f64| (a - b).abs() < 1e-9;
+    assert!(near(by(Measure::Steps), 5.0) && near(by(Measure::Tokens), 5.0));
+    assert!(near(by(Measure::AllTokens), 2.5) && near(by(Measure::GradientEquivalents), 1.25));
+    assert!(near(mean(versus.steps_with_twice_the_batch.as_ref().unwrap()), 4.0), "seed 1 alone");
+    let curve = &summary.curves.iter().find(|curve| curve.contender == "b").unwrap().points;
+    assert!(!curve.is_empty() && curve.is_sorted_by(|a, b| a.0 > b.0), "{curve:?}");
+    assert!((curve[curve.len() - 1].1 - 5.0).abs() < 0.1, "{curve:?}");
+}
+
+#[test]
+fn a_run_that_missed_stays_in_the_picture() {
+    let mut slow = run("a", 1, 8, 0.02, 1.0);
+    slow.validation.truncate(50);
+    slow.end = End::Limit;
+    let mut lost = run("b", 2, 8, 0.1, 1.0);
+    (lost.end, lost.error, lost.validation) = (End::Diverged, Some("loss is NaN".into()), vec![]);
+    let runs = [found(vec![slow, run("a", 2, 8, 0.02, 1.0)]), found(vec![run("b", 1, 8, 0.1, 1.0), lost])];
+    let summary = Summary::of(&plan(TWO), &runs);
+    let at = summary.contenders[0].at(8, 2.0).unwrap();
+    assert_eq!((at.missed, at.steps.unwrap().n), (1, 1));
+    let versus = summary.ratios.iter().find(|versus| versus.contender == "b" && versus.target == 2.0).unwrap();
+    let ratio = &versus.by[&Measure::Steps];
+    assert_eq!((ratio.ratio, ratio.missed), (None, 1));
+    assert!((ratio.at_least[0] - 2.5).abs() < 1e-9, "50 steps without reaching it against 20: {ratio:?}");
+    assert_eq!(summary.contenders[1].steps_to_target[1], None);
+    let text = table::text(&summary);
+    assert!(text.contains("more than 2.5 times in one pair; the contender missed in 1 pair"), "{text}");
+    let runs: Vec<Vec<RunResult>> = runs.iter().map(|found| found.runs.clone()).collect();
+    assert!(page::render(&summary, &runs).unwrap().contains("more than 2.5 times"));
+}
+
+#[test]
+fn finer_losses_move_the_curve() {
+    let mut run = run("a", 1, 8, 0.1, 1.0);
+    run.fine = BTreeMap::from([(19, 2.1 + 0.05), (20, 2.0 + 0.05)]);
+    let crossing = statistics::first_crossing(&run.curve(Measure::Steps), 2.0).unwrap();
+    assert!((crossing.at - 20.5).abs() < 1e-9, "{crossing:?}");
+}
+
+#[test]
+fn preconditions_are_recorded_as_far_as_they_are_known() {
+    let baseline = vec![run("a", 1, 8, 0.02, 1.0), run("a", 1, 4, 0.0199, 1.0), run("a", 1, 2, 0.01, 1.0)];
+    let contender = vec![run("b", 1, 8, 0.1, 4.0), run("b", 1, 2, 0.015, 4.0)];
+    let of = |sizes: &str, runs: Vec<Found>| {
+        let summary = Summary::of(&plan(&format!("batch_sizes = {sizes}\n{TWO}")), &runs);
+        let holds = |what: &str| summary.preconditions.iter().find(|one| one.what.contains(what)).map(|one| one.holds);
+        [holds("half the batch"), holds("within 1.2"), holds("smallest step size")]
+    };
+    let known = of("[8, 4, 2]", vec![found(baseline.clone()), found(contender.clone())]);
+    assert_eq!(known, [Some(Some(true)), Some(Some(false)), Some(Some(true))]);
+    let unknown = of("[8, 2]", vec![found(baseline), found(contender[..1].to_vec())]);
+    assert_eq!(unknown, [Some(None), None, Some(Some(true))]);
+}
+
+#[test]
+fn wrong_files_are_refused_with_everything_that_is_wrong() {
+    let lines = |more: &str| {
+        let faults = comparison(more).unwrap_err();
+        faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    };
+    for (more, expected) in [
+        ("", "contender"),
+        ("[[contender]]\nname = 'a/b'", "not a name: found `a/b`"),
+        ("[[contender]]\nname = 'a'\nlike = 'b'", "no contender before it has this name"),
+        ("[[contender]]\nname = 'a'\n[[contender]]\nname = 'a'", "is another contender's"),
+        ("[[contender]]\nname = 'a'\nset.run.seed = 7", "is set by the comparison itself"),
+        ("[[contender]]\nname = 'a'\ntune.'x' = [1]", "expected a section `[tuning]`"),
+        ("[tuning]\nseed = 1\nbudget = 9\n[[contender]]\nname = 'a'", "is a seed of the runs that count"),
+        ("[tuning]\nseed = 0\nbudget = 9\n[[contender]]\nname = 'a'\ntune.x = { low = 2, high = 1 }", "not a range"),
+        ("[[contender]]\nname = 'a'\nplugin = 'adam'", "unknown key"),
+    ] {
+        assert!(lines(more).contains(expected), "{more}\n{}", lines(more));
+    }
+}
+
+#[test]
+fn a_hash_is_of_what_a_runs_course_depends_on() {
+    let hash = |more: &str, settings: serde_json::Value, seed: u64| {
+        let plan = plan(more);
+        let settings: Settings = serde_json::from_value(settings).unwrap();
+        plan.run(&plan.comparison.contender[0].clone(), Stage::Final, seed, 8, &settings).hash
+    };
+    let base = hash(TWO, json!({}), 1);
+    assert_eq!(base, hash(&format!("workers = 2\nfine_batches = 3\n{TWO}"), json!({}), 1), "not of how it is made");
+    assert_ne!(base, hash(TWO, json!({}), 2));
+    assert_ne!(base, hash(TWO, json!({ "optimizer.config.lr": 0.1 }), 1));
+    assert_ne!(base, hash(&format!("[warm_up]\ntrain.max_steps = 3\n{TWO}"), json!({}), 1));
+}
+
+#[test]
+fn a_contender_that_is_like_another_has_its_settings_under_its_own() {
+    let more = "[tuning]\nseed = 0\nbudget = 9\n[[contender]]\nname = 'a'\nset.optimizer.plugin = 'adam'\n\
+                set.optimizer.config.lr = 1.0\ntune.'optimizer.config.lr' = [1.0, 2.0]\n[[contender]]\nname = 'b'\n\
+                like = 'a'\nset.ema.decay = 0.5\nset.optimizer.config.eps = 0.1";
+    let plan = plan(more);
+    let chosen: Settings = serde_json::from_value(json!({ "optimizer.config.lr": 2.0 })).unwrap();
+    let spec = plan.run(&plan.comparison.contender[1].clone(), Stage::Final, 1, 8, &chosen);
+    let config = serde_json::Value::Object(spec.config);
+    assert_eq!(config["optimizer"], json!({ "plugin": "adam", "config": { "lr": 2.0, "eps": 0.1 } }));
+    assert_eq!((&config["ema"]["decay"], &config["data"]["batch_size"]), (&json!(0.5), &json!(8)));
+}

@@ -1,0 +1,317 @@
+//! How settings are chosen: a grid or Halton's points, the worse half given up again and again, the grid grown where its
+//! best value lies at its edge.
+
+use super::file::{Contender, Range, Space, Tuning};
+use super::plan::{Plan, Settings, Stage};
+use super::result::{Measure, RunResult};
+use super::statistics::first_crossing;
+use super::worker::{Job, Outcome, Workers};
+use crate::error::Result;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// What came of a contender's tuning.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Tuned {
+    /// The best settings.
+    pub settings: Settings,
+    /// Keys whose best value is the first or last of its list.
+    pub at_edge: Vec<String>,
+    /// Gradients of the batch that its trials spent.
+    pub spent: f64,
+    /// Those of them that went into grown grids, beyond the budget.
+    pub beyond_budget: f64,
+    /// Median over the studies of the steps of the fastest trial; absent where a study has none that reached the target.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub score: Option<f64>,
+    /// All trials, the best first.
+    pub trials: Vec<Trial>,
+}
+
+/// One trial.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Trial {
+    /// Its settings.
+    pub settings: Settings,
+    /// Steps to the target; absent where it was not reached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub steps: Option<f64>,
+    /// Its last validation loss; absent where it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loss: Option<f64>,
+    /// Gradients of the batch that it spent.
+    pub spent: f64,
+    /// Its study.
+    pub study: usize,
+}
+
+/// Chooses the settings of a contender. Trials that have no result yet are made where it `may_run`; `None` where some are
+/// missing.
+///
+/// # Errors
+///
+/// What keeps any run from being made.
+pub fn tune(
+    plan: &Plan,
+    workers: &Workers,
+    tuning: &Tuning,
+    contender: &Contender,
+    from: &Settings,
+    may_run: bool,
+) -> Result<Option<Tuned>> {
+    let mut search = Search { plan, workers, tuning, contender, from, may_run, trials: vec![] };
+    let mut spaces: BTreeMap<String, Space> = contender.tune.clone();
+    let points = points(&spaces, tuning.trials);
+    let (rungs, first) = rungs(tuning, points.len());
+    search.trials = points.iter().enumerate().map(|(at, point)| search.trial(point, at % tuning.studies)).collect();
+    let mut kept: Vec<usize> = (0..points.len()).collect();
+    for rung in 0..rungs {
+        let budget = first * f64::from(1 << rung);
+        if !search.run(&kept, budget)? {
+            return Ok(None);
+        }
+        search.sort(&mut kept);
+        kept.truncate(kept.len().div_ceil(2));
+    }
+    let within = search.spent();
+    let last = first * f64::from(1 << (rungs - 1));
+    for _ in 0..tuning.extensions {
+        let Some(more) = grown(&mut spaces, &search.best().settings) else { break };
+        let at = search.trials.len();
+        search.trials.push(search.trial(&more, at % tuning.studies));
+        if !search.run(&[at], last)? {
+            return Ok(None);
+        }
+    }
+    Ok(Some(search.tuned(&spaces, within)))
+}
+
+struct Search<'a> {
+    plan: &'a Plan,
+    workers: &'a Workers,
+    tuning: &'a Tuning,
+    contender: &'a Contender,
+    from: &'a Settings,
+    may_run: bool,
+    trials: Vec<Trial>,
+}
+
+impl Search<'_> {
+    fn trial(&self, point: &Settings, study: usize) -> Trial {
+        let mut settings = self.from.clone();
+        settings.extend(point.clone());
+        Trial { settings, steps: None, loss: None, spent: 0.0, study }
+    }
+
+    /// Lets some trials go on until each has spent `budget`; false when that was stopped.
+    fn run(&mut self, which: &[usize], budget: f64) -> Result<bool> {
+        let target = self.plan.comparison.target_loss;
+        let batch_size = self.plan.batch_sizes(self.contender).first().copied().unwrap_or(0);
+        let job = |at: &usize| {
+            let settings = &self.trials[*at].settings;
+            let spec = self.plan.run(self.contender, Stage::Trial, self.tuning.seed, batch_size, settings);
+            Job { spec, limit: budget, targets: vec![target] }
+        };
+        let jobs: Vec<Job> = which.iter().map(job).collect();
+        let outcomes = match self.may_run {
+            true => self.workers.run(self.plan, &jobs)?,
+            false => self.workers.found(&jobs)?,
+        };
+        for (at, outcome) in which.iter().zip(outcomes) {
+            match outcome {
+                Outcome::Done(result) => self.trials[*at].hear(&result, target),
+                Outcome::Killed | Outcome::Stopped => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
+    /// The best first: fewest steps to the target, then the least loss.
+    fn sort(&self, which: &mut [usize]) {
+        let key = |at: &usize| {
+            let trial = &self.trials[*at];
+            (trial.steps.unwrap_or(f64::INFINITY), trial.loss.filter(|loss| loss.is_finite()).unwrap_or(f64::INFINITY))
+        };
+        which.sort_by(|a, b| {
+            let ((steps, loss), (other_steps, other_loss)) = (key(a), key(b));
+            steps.total_cmp(&other_steps).then(loss.total_cmp(&other_loss))
+        });
+    }
+
+    /// Of the trials that went furthest, the best.
+    fn best(&self) -> &Trial {
+        &self.trials[self.order()[0]]
+    }
+
+    /// All trials, the best first: one that was given up never stands before one that went on.
+    fn order(&self) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..self.trials.len()).collect();
+        self.sort(&mut order);
+        let furthest = self.trials.iter().map(|trial| trial.spent).fold(0.0, f64::max);
+        let given_up = |at: &usize| {
+            let trial = &self.trials[*at];
+            trial.steps.is_none() && trial.spent < 0.75 * furthest
+        };
+        order.sort_by_key(|at| given_up(at));
+        order
+    }
+
+    fn spent(&self) -> f64 {
+        self.trials.iter().map(|trial| trial.spent).sum()
+    }
+
+    fn tuned(self, spaces: &BTreeMap<String, Space>, within: f64) -> Tuned {
+        let (spent, order) = (self.spent(), self.order());
+        let score = score(&self.trials, self.tuning.studies);
+        let trials: Vec<Trial> = order.into_iter().map(|at| self.trials[at].clone()).collect();
+        let settings = trials[0].settings.clone();
+        let at_edge = spaces.iter().filter(|(key, space)| edge(space, settings.get(*key)).is_some());
+        let at_edge = at_edge.map(|(key, _)| key.clone()).collect();
+        Tuned { settings, at_edge, spent, beyond_budget: spent - within, score, trials }
+    }
+}
+
+impl Trial {
+    fn hear(&mut self, result: &RunResult, target: f64) {
+        let curve = result.curve(Measure::Steps);
+        self.steps = first_crossing(&curve, target).map(|crossing| crossing.at);
+        self.loss = result.validation.last().map(|at| at.loss).filter(|_| result.error.is_none());
+        self.spent = result.validation.last().map_or(0.0, |at| at.gradient_equivalents);
+    }
+}
+
+/// The median over the studies of the fastest trial's steps; a study without one counts as infinite.
+fn score(trials: &[Trial], studies: usize) -> Option<f64> {
+    let fastest = |study: usize| {
+        let steps = trials.iter().filter(|trial| trial.study == study).filter_map(|trial| trial.steps);
+        steps.fold(f64::INFINITY, f64::min)
+    };
+    let mut fastest: Vec<f64> = (0..studies).map(fastest).collect();
+    fastest.sort_by(f64::total_cmp);
+    let middle = f64::midpoint(fastest[(studies - 1) / 2], fastest[studies / 2]);
+    Some(middle).filter(|middle| middle.is_finite())
+}
+
+/// Rungs of the halving, and what each trial may spend on the first: each rung doubles it for half of the trials, so that
+/// all rungs cost as much as the budget.
+fn rungs(tuning: &Tuning, trials: usize) -> (u32, f64) {
+    let rungs = if tuning.halving { trials.ilog2() + 1 } else { 1 };
+    let (mut trials_left, mut units) = (trials, trials as f64);
+    for rung in 1..rungs {
+        trials_left = trials_left.div_ceil(2);
+        // From one rung to the next a trial spends once more what it has spent.
+        units += trials_left as f64 * f64::from(1 << (rung - 1));
+    }
+    (rungs, tuning.budget / units)
+}
+
+/// The points of a search space: the grid of its lists, or Halton's points where it has a range.
+fn points(spaces: &BTreeMap<String, Space>, trials: usize) -> Vec<Settings> {
+    let is_grid = spaces.values().all(|space| matches!(space, Space::Values(_)));
+    if !is_grid {
+        return (1..=trials as u64).map(|index| halton_point(spaces, index)).collect();
+    }
+    let mut points = vec![Settings::new()];
+    for (key, space) in spaces {
+        let Space::Values(values) = space else { continue };
+        let with = |point: &Settings| -> Vec<Settings> {
+            let one = |value: &Value| {
+                let mut point = point.clone();
+                point.insert(key.clone(), value.clone());
+                point
+            };
+            values.iter().map(one).collect()
+        };
+        points = points.iter().flat_map(with).collect();
+    }
+    points
+}
+
+const PRIMES: [u64; 12] = [2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37];
+
+fn halton_point(spaces: &BTreeMap<String, Space>, index: u64) -> Settings {
+    let value = |(place, (key, space)): (usize, (&String, &Space))| {
+        let share = radical_inverse(index, PRIMES[place % PRIMES.len()]);
+        let value = match space {
+            Space::Range(Range { low, high, log: false }) => significant(low + share * (high - low)).into(),
+            Space::Range(Range { low, high, log: true }) => {
+                significant((low.ln() + share * (high / low).ln()).exp()).into()
+            }
+            Space::Values(values) => values[((share * values.len() as f64) as usize).min(values.len() - 1)].clone(),
+        };
+        (key.clone(), value)
+    };
+    spaces.iter().enumerate().map(value).collect()
+}
+
+/// Digits of `index` in this base, mirrored at the point: Halton's sequence in one dimension.
+fn radical_inverse(mut index: u64, base: u64) -> f64 {
+    let (mut value, mut place) = (0.0, 1.0);
+    while index > 0 {
+        place /= base as f64;
+        value += place * (index % base) as f64;
+        index /= base;
+    }
+    value
+}
+
+/// At which end of its list of at least two numbers a value lies.
+fn edge(space: &Space, value: Option<&Value>) -> Option<Edge> {
+    let Space::Values(values) = space else { return None };
+    let numbers: Option<Vec<f64>> = values.iter().map(Value::as_f64).collect();
+    let (numbers, value) = (numbers.filter(|numbers| numbers.len() > 1)?, value?.as_f64()?);
+    match () {
+        () if value == numbers[0] => Some(Edge::First),
+        () if value == numbers[numbers.len() - 1] => Some(Edge::Last),
+        () => None,
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Edge {
+    First,
+    Last,
+}
+
+/// The best point with its first value at an edge moved one further, in the ratio of the two values there; the list grows by
+/// it. `None` where no value is at an edge, or can go further.
+fn grown(spaces: &mut BTreeMap<String, Space>, best: &Settings) -> Option<Settings> {
+    for (key, space) in spaces.iter_mut() {
+        let Some(edge) = edge(space, best.get(key)) else { continue };
+        let Space::Values(values) = space else { continue };
+        let number = |at: usize| values[at].as_f64();
+        let (end, next) = match edge {
+            Edge::First => (number(0)?, number(1)?),
+            Edge::Last => (number(values.len() - 1)?, number(values.len() - 2)?),
+        };
+        let further = end * end / next;
+        if !further.is_finite() || further == end || further * end <= 0.0 || !may_grow(key, further) {
+            continue;
+        }
+        let further = Value::from(significant(further));
+        let mut point = best.clone();
+        point.insert(key.clone(), further.clone());
+        match edge {
+            Edge::First => values.insert(0, further),
+            Edge::Last => values.push(further),
+        }
+        return Some(point);
+    }
+    None
+}
+
+/// Shares of a moving average stay below 1.
+fn may_grow(key: &str, value: f64) -> bool {
+    let name = key.rsplit('.').next().unwrap_or(key);
+    let is_share = name.contains("beta") || name.contains("momentum") || name.contains("decay");
+    !is_share || value < 1.0
+}
+
+/// To four significant digits, as a person would write it.
+fn significant(value: f64) -> f64 {
+    format!("{value:.3e}").parse().unwrap_or(value)
+}
+
+#[cfg(test)]
+mod tests;

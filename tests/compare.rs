@@ -1,0 +1,320 @@
+//! `compare`, `sweep` and `fork` over real runs: what is made, what is not made again, and what goes wrong.
+
+use crate::built::{fixture, plugin};
+use crate::corpus::{Run, shards};
+use crate::program::{gauntlet, outcome, program, without_own};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// A folder with a base configuration and a comparison of `sgd` and `adam`, tuned by two values each.
+struct Comparison(TempDir);
+
+const BASE: &str = "[model]\nwidth = 16\nnum_layers = 1\nnum_heads = 2\nmlp_width = 32\n\
+    [data]\ntrain = 'SHARDS'\nvalidation = 'SHARDS'\nseq_len = 16\nbatch_size = 4\n\
+    [eval]\nbatches = 2\nbatch_size = 16\n[plugins]\nprobe = false\n";
+
+const COMPARISON: &str = "base = ['base.toml']\ndir = 'out'\nseeds = [1, 2]\ntarget_loss = 5.1\nother_targets = [5.3]\n\
+    max_gradient_equivalents = 24\nfine_batches = 3\nthreads = 1\nworkers = 2\n\
+    [warm_up]\ntrain.max_steps = 2\noptimizer = { plugin = 'ADAM', config = { lr = 0.001 } }\n\
+    [tuning]\nseed = 0\nbudget = 18\nextensions = 1\n\
+    [[contender]]\nname = 'sgd'\nbaseline = true\nset.optimizer.plugin = 'SGD'\n\
+    tune.'optimizer.config.lr' = [0.001, 0.3]\n\
+    [[contender]]\nname = 'adam'\nset.optimizer.plugin = 'ADAM'\ntune.'optimizer.config.lr' = [0.003, 0.01]\n";
+
+impl Comparison {
+    fn new() -> Self {
+        Self::with("")
+    }
+
+    /// With more contenders.
+    fn with(more: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let named = |text: &str| {
+            let text = text.replace("SHARDS", &shards().display().to_string());
+            let text = text.replace("ADAM", &plugin("adam").display().to_string());
+            text.replace("SGD", &plugin("sgd").display().to_string())
+        };
+        fs::write(folder.path().join("base.toml"), named(BASE)).unwrap();
+        fs::write(folder.path().join("c.toml"), named(&format!("{COMPARISON}{more}"))).unwrap();
+        Self(folder)
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_slice(&fs::read(self.path().join("out/comparison.json")).unwrap()).unwrap()
+    }
+
+    fn compare(&self, more: &[&str]) -> crate::program::Outcome {
+        gauntlet(self.path(), &[&["compare", "c.toml"], more].concat())
+    }
+
+    /// Names and bytes of the results.
+    fn results(&self) -> BTreeMap<String, Vec<u8>> {
+        let entries = fs::read_dir(self.path().join("out/results")).unwrap().flatten();
+        entries.map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap())).collect()
+    }
+}
+
+#[test]
+fn a_comparison_is_made_once_and_comes_out_the_same() {
+    let comparison = Comparison::new();
+    let first = comparison.compare(&[]);
+    assert_eq!(first.code, 0, "{}", first.stderr);
+    let json = comparison.json();
+    let contenders = json["contenders"].as_array().unwrap();
+    assert_eq!(contenders.iter().map(|one| one["name"].as_str().unwrap()).collect::<Vec<_>>(), ["sgd", "adam"]);
+    for one in contenders {
+        assert_eq!(one["seeds"], serde_json::json!([1, 2]));
+        assert!(
+            one["steps_to_target"].as_array().unwrap().len() == 2
+                && one["tuning"]["trials"].as_array().unwrap().len() >= 2
+        );
+    }
+    assert!(contenders[1]["steps_to_target"][0].as_f64().unwrap() > 0.0, "{json:#}");
+    assert_eq!(json["not_run"], serde_json::json!([]));
+    let (results, page) = (comparison.results(), fs::read(comparison.path().join("out/comparison.html")).unwrap());
+    assert!(page.ends_with(b"</html>\n") && !String::from_utf8_lossy(&page).contains("<script"));
+    let again = comparison.compare(&[]);
+    assert_eq!((again.code, again.stderr.as_str()), (0, ""), "nothing is made again");
+    assert_eq!((again.stdout, comparison.results() == results), (first.stdout.clone(), true));
+    assert_eq!(fs::read(comparison.path().join("out/comparison.html")).unwrap(), page);
+    // What one result says is made again alone, and to the bit.
+    let lost = results.keys().find(|name| name.starts_with("adam-final-s2")).unwrap();
+    fs::remove_file(comparison.path().join("out/results").join(lost)).unwrap();
+    let reported = comparison.compare(&["--report"]);
+    assert_eq!(reported.code, 0, "{}", reported.stderr);
+    assert!(
+        reported.stdout.contains(&format!("not run (1): {}", lost.trim_end_matches(".json"))),
+        "{}",
+        reported.stdout
+    );
+    fs::remove_dir_all(comparison.path().join("out/runs").join(lost.trim_end_matches(".json"))).unwrap();
+    assert_eq!(timeless(&comparison.compare(&["--only", "adam"]).succeeded()), timeless(&first.stdout));
+    let losses = |bytes: &[u8]| {
+        serde_json::from_slice::<Value>(bytes).unwrap()["validation"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|at| (at["step"].clone(), at["loss"].clone()))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(losses(&comparison.results()[lost]), losses(&results[lost]));
+}
+
+#[test]
+fn contenders_of_a_seed_begin_at_one_warm_up_and_see_the_same_data() {
+    let comparison = Comparison::new();
+    comparison.compare(&[]).succeeded();
+    let record = |run: &Path| {
+        let text = fs::read_to_string(run.join("events.jsonl")).unwrap();
+        text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).collect::<Vec<_>>()
+    };
+    let mut by_seed: BTreeMap<String, Vec<(Value, Value)>> = BTreeMap::new();
+    for entry in fs::read_dir(comparison.path().join("out/runs")).unwrap().flatten() {
+        let name = entry.file_name().into_string().unwrap();
+        let Some(at) = name.find("-final-") else { continue };
+        let events = record(&entry.path());
+        let begun = events.iter().find(|event| event["event"] == "initialized").unwrap();
+        let loss = events.iter().find(|event| event["event"] == "step").unwrap()["loss"].clone();
+        assert_eq!(begun["tokens"], 2 * 64, "it goes on at the warm-up's place in the data");
+        by_seed.entry(name[at..at + 9].to_owned()).or_default().push((begun["checksum"].clone(), loss));
+    }
+    assert_eq!(by_seed.len(), 2);
+    for runs in by_seed.values() {
+        assert!(runs.len() == 2 && runs[0] == runs[1], "the first batch has one loss at one start: {runs:?}");
+    }
+    let starts: Vec<&Value> = by_seed.values().map(|runs| &runs[0].0).collect();
+    assert_ne!(starts[0], starts[1], "another seed has another warm-up");
+}
+
+#[test]
+fn a_contender_that_fails_or_diverges_is_recorded_and_the_rest_goes_on() {
+    let moody = fixture("misbehaving");
+    let more = format!(
+        "[[contender]]\nname = 'broken'\nset.optimizer = {{ plugin = '{}', config = {{ mode = 'panic-in-step' }} }}\n\
+         [[contender]]\nname = 'wild'\nset.optimizer = {{ plugin = 'SGD', config = {{ lr = 1e30 }} }}\n",
+        moody.display()
+    );
+    let comparison = Comparison::with(&more.replace("SGD", &plugin("sgd").display().to_string()));
+    let ended = comparison.compare(&[]);
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let json = comparison.json();
+    let ends = |name: &str| -> Vec<Value> {
+        let one = json["contenders"].as_array().unwrap().iter().find(|one| one["name"] == name).unwrap();
+        one["at"][0]["runs"].as_array().unwrap().iter().map(|run| run["end"].clone()).collect()
+    };
+    assert_eq!((ends("broken"), ends("wild")), (vec!["failed".into(); 2], vec!["diverged".into(); 2]));
+    assert_eq!(json["contenders"][2]["steps_to_target"], serde_json::json!([null, null]));
+    assert!(ended.stderr.contains("panic"), "{}", ended.stderr);
+    assert_eq!(comparison.compare(&[]).stderr, "", "a failure is a result too");
+}
+
+#[test]
+fn a_stop_and_a_killed_worker_lose_nothing() {
+    let (whole, cut) = (Comparison::new(), Comparison::new());
+    let expected = whole.compare(&[]).succeeded();
+    let mut command = program();
+    let command = without_own(&mut command).args(["compare", "c.toml"]).current_dir(cut.path());
+    let mut child = command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
+    wait_for(|| workers_below(cut.path()) > 0);
+    for pid in worker_pids(cut.path()) {
+        outcome(std::process::Command::new("kill").args(["-9", &pid]));
+    }
+    wait_for(|| fs::read_dir(cut.path().join("out/results")).is_ok_and(|entries| entries.count() > 2));
+    outcome(std::process::Command::new("kill").args(["-TERM", &child.id().to_string()]));
+    let status = child.wait().unwrap();
+    assert!(matches!(status.code(), Some(75 | 0)), "{status}");
+    wait_for(|| workers_below(cut.path()) == 0);
+    assert_eq!(timeless(&cut.compare(&[]).succeeded()), timeless(&expected));
+}
+
+/// The text without times: numbers before ` s`.
+fn timeless(text: &str) -> String {
+    let words: Vec<&str> = text.split(' ').collect();
+    let is_time = |at: usize| words.get(at + 1).is_some_and(|next| *next == "s") && words[at].parse::<f64>().is_ok();
+    let kept = words.iter().enumerate().filter(|(at, _)| !is_time(*at)).map(|(_, word)| *word);
+    kept.collect::<Vec<_>>().join(" ")
+}
+
+/// Workers whose configuration lies in a folder.
+fn worker_pids(folder: &Path) -> Vec<String> {
+    let all = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.file_name().into_string().unwrap());
+    let mine = |pid: &String| {
+        let is = |file: &str, part: &str| {
+            fs::read(format!("/proc/{pid}/{file}")).is_ok_and(|text| String::from_utf8_lossy(&text).contains(part))
+        };
+        let here = fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|at| at == folder.canonicalize().unwrap());
+        here && is("cmdline", "train\0--config")
+    };
+    all.filter(|name| name.bytes().all(|byte| byte.is_ascii_digit())).filter(mine).collect()
+}
+
+fn workers_below(folder: &Path) -> usize {
+    worker_pids(folder).len()
+}
+
+fn wait_for(mut condition: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !condition() {
+        assert!(began.elapsed() < Duration::from_secs(120), "it took too long");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_capsule_is_made_again_and_a_changed_one_is_found_out() {
+    let comparison = Comparison::new();
+    comparison.compare(&[]).succeeded();
+    let capsule = comparison.path().join("capsule");
+    fs::rename(comparison.path().join("out/capsule"), &capsule).unwrap();
+    let verified = gauntlet(comparison.path(), &["compare", "--verify", "capsule"]).succeeded();
+    assert_eq!(verified, "4 runs made again, 4 of them to the bit\n");
+    let results = fs::read_dir(capsule.join("results")).unwrap().flatten().map(|entry| entry.path());
+    let one = results.into_iter().find(|path| path.display().to_string().contains("adam-final-s1")).unwrap();
+    let mut result: Value = serde_json::from_slice(&fs::read(&one).unwrap()).unwrap();
+    for at in result["validation"].as_array_mut().unwrap() {
+        at["loss"] = (at["loss"].as_f64().unwrap() + 0.5).into();
+    }
+    result["fine"] = serde_json::json!({});
+    fs::write(&one, result.to_string()).unwrap();
+    let ended = gauntlet(comparison.path(), &["compare", "--verify", "capsule"]);
+    assert_eq!((ended.code, ended.errors().len()), (3, 1), "{}", ended.stderr);
+    let hashes = fs::read_to_string(capsule.join("hashes.json")).unwrap();
+    let data: Value = serde_json::from_str(&hashes).unwrap();
+    fs::write(capsule.join("hashes.json"), hashes.replace(data["data"].as_str().unwrap(), "00")).unwrap();
+    let ended = gauntlet(comparison.path(), &["compare", "--verify", "capsule"]);
+    assert_eq!(ended.code, 65, "{}", ended.stderr);
+}
+
+#[test]
+fn what_is_wrong_is_said_before_anything_runs() {
+    let comparison = Comparison::with("[[contender]]\nname = 'typo'\nset.optimizer = { plugin = 'SGD2' }\n");
+    let ended = comparison.compare(&[]);
+    assert!(ended.code == 2 && ended.errors()[0].starts_with("contender `typo`: "), "{}", ended.stderr);
+    assert!(!comparison.path().join("out/runs").exists());
+    let good = Comparison::new();
+    let unknown = good.compare(&["--only", "muon"]);
+    assert_eq!(
+        (unknown.code, unknown.errors()),
+        (2, vec!["`--only muon`: no contender has this name: expected sgd, adam"])
+    );
+    let missing = gauntlet(good.path(), &["compare", "none.toml"]);
+    assert_eq!(missing.code, 66, "{}", missing.stderr);
+    let which = gauntlet(good.path(), &["sweep", "c.toml"]);
+    assert_eq!((which.code, which.errors().len()), (2, 1));
+    let no_capsule = gauntlet(good.path(), &["compare", "--verify", "."]);
+    assert_eq!(no_capsule.code, 66, "{}", no_capsule.stderr);
+}
+
+#[test]
+fn a_sweep_chooses_for_one_contender_and_a_comparison_takes_it_over() {
+    let comparison = Comparison::new();
+    let swept = gauntlet(comparison.path(), &["sweep", "c.toml", "--contender", "adam"]);
+    assert_eq!(swept.code, 0, "{}", swept.stderr);
+    let last = swept.stderr.lines().last().unwrap();
+    assert!(last.starts_with("optimizer.config.lr = 0."), "{last}");
+    let trials = comparison.results().len();
+    assert!(comparison.results().keys().all(|name| name.starts_with("adam-trial") || name.starts_with("warm-up")));
+    let compared = comparison.compare(&["--only", "adam"]);
+    assert!(!compared.stderr.contains("adam-trial"), "{}", compared.stderr);
+    assert!(comparison.results().len() > trials);
+}
+
+#[test]
+fn a_branch_goes_on_with_another_plugin_on_the_same_data() {
+    let run =
+        Run::of(plugin("adam")).set("checkpoint={every_steps = 2, keep = 9}").set("eval.every_steps=1").finished();
+    let sgd = format!("optimizer.plugin={}", plugin("sgd").display());
+    let args = ["fork", "run@2", "--set", &sgd, "--set", "optimizer.config.lr=0.1", "--dir", "branch"];
+    let ended = gauntlet(run.folder.path(), &args);
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    assert!(ended.stdout.contains("validation loss of `branch` beside `run`\n  step 3 "), "{}", ended.stdout);
+    assert!(ended.stdout.contains("training loss on the same 2 batches: difference "), "{}", ended.stdout);
+    let text = fs::read_to_string(run.folder.path().join("branch/events.jsonl")).unwrap();
+    let steps: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .filter(|event: &Value| event["event"] == "step")
+        .collect();
+    // The loss of step 3 is taken before its update, on the same batch at the same parameters.
+    assert_eq!(steps[0]["loss"].as_f64(), Some(run.by_step("loss")[2]));
+    assert_eq!((steps.len(), steps[0]["tokens"].as_f64()), (2, Some(run.by_step("tokens")[2])));
+    for (from, code) in [("run", 2), ("run@x", 2), ("run@3", 76), ("none@2", 66)] {
+        let refused = gauntlet(run.folder.path(), &["fork", from, "--dir", "other"]);
+        assert_eq!((refused.code, refused.errors().len()), (code, 1), "{from}: {}", refused.stderr);
+    }
+}
+
+#[test]
+fn a_run_begins_with_the_parameters_of_a_checkpoint() {
+    let first = Run::of(plugin("adam")).set("eval.every_steps=1").finished();
+    let from = first.folder.path().join("run/checkpoints/step-4");
+    let init = format!("run.init_from={}", from.display());
+    let second = Run::of(plugin("sgd")).set(&init).set("optimizer.config.lr=0").set("eval.every_steps=1").finished();
+    let losses = |run: &Run| run.events("evaluated").iter().map(|event| event["loss"].clone()).collect::<Vec<_>>();
+    assert_eq!(losses(&second)[0], losses(&first)[3], "without steps the loss is the checkpoint's");
+    assert_eq!(second.by_step("tokens")[0], 5.0 * 64.0, "it goes on at the checkpoint's place in the data");
+    let other = Run::of(plugin("sgd")).set(&init).set("run.seed=5").set("optimizer.config.lr=0").finished();
+    assert_eq!(other.by_step("tokens")[0], 64.0, "another order has another place");
+    let wide = Run::of(plugin("adam")).set(&init).set("model.width=32").train();
+    assert!(wide.code == 76 && wide.errors()[0].starts_with("`run.init_from`: "), "{}", wide.stderr);
+    let none = Run::of(plugin("adam")).set("run.init_from=none").train();
+    assert_eq!(
+        (none.code, none.errors()),
+        (66, vec!["`run.init_from`: cannot read `none`: no such file or directory"])
+    );
+}
+
+#[test]
+fn a_run_ends_at_its_limit_of_gradients() {
+    let run = Run::of(plugin("adam")).set("train={max_steps = 99, max_gradient_equivalents = 2.5}").finished();
+    assert_eq!(run.events("step").len(), 3);
+    assert_eq!(run.events("finished")[0]["reason"], "max_gradient_equivalents");
+}
