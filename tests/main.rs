@@ -52,6 +52,9 @@ mod storage;
 // Processes that are killed while they save.
 mod kills;
 
+// Clocks that jump, few descriptors, and plugins that would grow.
+mod surroundings;
+
 // What a disk holds after a power loss.
 mod power;
 

@@ -19,7 +19,8 @@ fn full(plugin: &Path) -> Run {
 }
 
 /// A shipped plugin with the keys that it has no defaults for, on batches as small as these.
-fn of_shipped(name: &str) -> Run {
+/// A run of a shipped plugin with all that a state can hold.
+pub fn of_shipped(name: &str) -> Run {
     let plugin = plugin(name);
     match name {
         "sgd" => full(plugin).set("optimizer.config.lr=0.1").set("optimizer.config.momentum=0.9"),

@@ -89,12 +89,23 @@ impl Fault {
 
     /// An input/output error on a path that is read: 66 when it is missing or unreadable.
     pub fn reading(path: &std::path::Path, error: &std::io::Error) -> Self {
-        Self::new(Exit::Missing, format!("cannot read `{}`: {}", printable(&path.to_string_lossy()), reason(error)))
+        let what = format!("cannot read `{}`: {}", printable(&path.to_string_lossy()), reason(error));
+        Self::new(Exit::Missing, what).with_limit(error)
     }
 
     /// An input/output error on a path that is written: 74.
     pub fn writing(path: &std::path::Path, error: &std::io::Error) -> Self {
-        Self::new(Exit::Write, format!("cannot write `{}`: {}", printable(&path.to_string_lossy()), reason(error)))
+        let what = format!("cannot write `{}`: {}", printable(&path.to_string_lossy()), reason(error));
+        Self::new(Exit::Write, what).with_limit(error)
+    }
+
+    /// Names the limit of open files where that is what failed.
+    pub fn with_limit(self, error: &std::io::Error) -> Self {
+        let too_many = error.raw_os_error() == Some(rustix::io::Errno::MFILE.raw_os_error());
+        match rustix::process::getrlimit(rustix::process::Resource::Nofile).current.filter(|_| too_many) {
+            Some(limit) => self.hint(format!("this process may open {limit} files at once; raise it with `ulimit -n`")),
+            None => self,
+        }
     }
 }
 

@@ -14,6 +14,7 @@ mod optimizer;
 mod quickstart;
 mod resident;
 mod saving;
+mod scraping;
 mod session;
 mod start;
 mod step;
@@ -52,6 +53,7 @@ fn subject(arguments: &Arguments) -> Result<Box<dyn Subject>> {
         "memory" => Box::new(memory::Memory::new(arguments)?),
         "start" => Box::new(start::Start::new(arguments)?),
         "listeners" => Box::new(listeners::Listening::new(arguments)?),
+        "scraping" => Box::new(scraping::Scraping::new(arguments)?),
         "saving" => Box::new(saving::Saving::new(arguments)?),
         "products" => Box::new(curvature::Products::new(arguments)?),
         "layerwise" => Box::new(curvature::Layerwise::new(arguments)?),

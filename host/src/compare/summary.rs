@@ -7,6 +7,7 @@ use super::statistics::{
     Crossing, Mean, Profile, Ratio, Spent, first_crossing, is_below, paired_ratio, profiles, seeds_needed,
 };
 use super::tuning::Tuned;
+use crate::report::Points;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -130,7 +131,7 @@ pub struct RatioCurve {
     /// The baseline.
     pub baseline: String,
     /// Points (loss, geometric mean of the ratios); losses that not all runs of both reached are absent.
-    pub points: Vec<(f64, f64)>,
+    pub points: Points,
 }
 
 /// Points of a curve over targets.
@@ -337,7 +338,7 @@ fn pairs(baseline: &Standings, contender: &Standings, measure: Measure) -> Vec<(
 /// Every contender over every baseline at the main batch size.
 fn curves(plan: &Plan, found: &[Found]) -> Vec<RatioCurve> {
     let main = plan.main_batch_size();
-    let runs = |found: &'_ Found| -> BTreeMap<u64, Vec<(f64, f64)>> {
+    let runs = |found: &'_ Found| -> BTreeMap<u64, Points> {
         let at_main = found.runs.iter().filter(|run| run.batch_size == main);
         at_main.map(|run| (run.seed, run.curve(Measure::Steps))).collect()
     };
@@ -357,14 +358,14 @@ fn curves(plan: &Plan, found: &[Found]) -> Vec<RatioCurve> {
 }
 
 /// Ratios at losses from the largest first one down to the least that every run reached.
-fn curve_over_targets(pairs: &[(&Vec<(f64, f64)>, &Vec<(f64, f64)>)]) -> Vec<(f64, f64)> {
+fn curve_over_targets(pairs: &[(&Points, &Points)]) -> Points {
     let all = || pairs.iter().flat_map(|(base, own)| [*base, *own]);
     let first = all().filter_map(|curve| curve.first()).map(|at| at.1).fold(f64::INFINITY, f64::min);
-    let least = |curve: &Vec<(f64, f64)>| curve.iter().map(|at| at.1).fold(f64::INFINITY, f64::min);
+    let least = |curve: &Points| curve.iter().map(|at| at.1).fold(f64::INFINITY, f64::min);
     let last = all().map(least).fold(f64::NEG_INFINITY, f64::max);
     let target = |point: usize| first + (last - first) * point as f64 / (CURVE_POINTS - 1) as f64;
     let ratio = |target: f64| {
-        let steps = |curve: &Vec<(f64, f64)>| first_crossing(curve, target).map(|crossing| crossing.at);
+        let steps = |curve: &Points| first_crossing(curve, target).map(|crossing| crossing.at);
         let logs: Option<Vec<f64>> = pairs.iter().map(|(base, own)| Some((steps(base)? / steps(own)?).ln())).collect();
         Mean::of(&logs?).map(|mean| (target, mean.mean.exp()))
     };

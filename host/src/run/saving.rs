@@ -193,3 +193,31 @@ fn content(prepared: &Prepared) -> Result<(Manifest, TensorLists)> {
     };
     Ok((manifest, lists))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::{Arc, Mutex};
+
+    fn saving(folder: &Path) -> Saving {
+        let store = Store::open(folder.join("checkpoints"), Arc::new(Mutex::new(None))).unwrap();
+        Saving::new(
+            &config::Checkpoint { on_error: OnSaveError::Continue, ..config::Checkpoint::default() },
+            store,
+            None,
+        )
+    }
+
+    #[test]
+    fn a_panic_of_the_thread_that_writes_ends_the_run() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut saving = saving(folder.path());
+        let thread = std::thread::spawn(|| panic!("the disk is haunted"));
+        saving.writing = Some(Writing { step: 7, started: Instant::now(), held: Duration::ZERO, thread });
+        let mut events = vec![];
+        let fault = saving.finish(&mut |event| events.push(event)).unwrap_err();
+        assert_eq!((fault.exit, fault.to_string().as_str()), (Exit::Internal, "writing a checkpoint ended in a panic"));
+        assert!(matches!(events.as_slice(), [Event::CheckpointFailed { step: 7, .. }]), "{events:?}");
+        assert!(saving.newest().is_none() && saving.writing.is_none());
+    }
+}

@@ -4,7 +4,7 @@ use super::Ending;
 use super::exit_guard;
 use super::folder::write_status;
 use super::watch::{Limits, watch};
-use crate::error::{Exit, Fault, Result};
+use crate::error::{Exit, Fault, Result, reason};
 use crate::sinks::say;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::flag;
@@ -55,7 +55,9 @@ impl Stop {
             reached: Arc::default(),
             newest: Arc::default(),
         };
-        let failed = |error| Fault::new(Exit::Internal, format!("cannot listen for signals: {error}"));
+        let failed = |error: std::io::Error| {
+            Fault::new(Exit::Internal, format!("cannot listen for signals: {}", reason(&error))).with_limit(&error)
+        };
         for signal in [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| *signal != SIGHUP || !ignored(SIGHUP)) {
             let register = || {
                 flag::register_conditional_shutdown(signal, 128 + signal, stop.asked.clone())?;

@@ -20,7 +20,8 @@ const fn stated(name: &'static str, of: Of, against: Against) -> Key {
 
 /// Everything that is measured, in the order in which it is.
 pub const SUBJECTS: &[Subject] = &[
-    GRADIENT, ADAM, STEP, MEMORY, START, LISTENERS, SAVING, PRODUCTS, LAYERWISE, PEAK, PEAK_1024, PEAK_50K, MUON, SOAP,
+    GRADIENT, ADAM, STEP, MEMORY, START, LISTENERS, SCRAPING, SAVING, PRODUCTS, LAYERWISE, PEAK, PEAK_1024, PEAK_50K,
+    MUON, SOAP,
 ];
 
 const SECONDS: Of = Of("host", "seconds");
@@ -65,6 +66,13 @@ const LISTENERS: Subject = Subject {
     name: "listeners",
     sides: &[host("host")],
     keys: &[limited("listeners_over_quickstart_step", Of("host", "hear"), Against::One(Of("host", "step")), 0.01)],
+};
+
+/// Both on one thread of one core, with the scrapes on the other.
+const SCRAPING: Subject = Subject {
+    name: "scraping",
+    sides: &[host("host")],
+    keys: &[limited("scraped_step_over_alone", Of("host", "scraped"), Against::One(Of("host", "alone")), 1.01)],
 };
 
 const SAVING: Subject = Subject {

@@ -135,7 +135,7 @@ fn serve(config: &config::Metrics, pages: &Live) -> Result<(Option<SocketAddr>, 
         notices.push(format!("warning: {what}; hint: listen on 127.0.0.1, behind a proxy with TLS"));
     }
     let server = Server::start(config.listen, listener, Limits::default(), pages.clone())
-        .map_err(|error| Fault::new(Exit::Internal, format!("metrics: {}", reason(&error))))?;
+        .map_err(|error| Fault::new(Exit::Internal, format!("metrics: {}", reason(&error))).with_limit(&error))?;
     notices.extend(address.map(|address| format!("metrics at http://{address}/metrics")));
     Ok((address, Some(server), notices))
 }

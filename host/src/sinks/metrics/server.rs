@@ -11,6 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -38,6 +39,10 @@ impl Default for Limits {
 const FRESH: Duration = Duration::from_millis(100);
 /// Time in which what a client still sends is thrown away, so that it can read the response.
 const LINGER: Duration = Duration::from_secs(1);
+/// Time for which nothing is served after a first panic; after each it is twice as long.
+const AFTER_PANIC: Duration = Duration::from_millis(500);
+/// The longest such time.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// The most bytes that are thrown away so.
 const MAX_THROWN_AWAY: usize = 4 << 20;
 
@@ -70,7 +75,7 @@ impl Server {
     ) -> std::io::Result<Self> {
         listener.as_ref().map_or(Ok(()), |listener| listener.set_nonblocking(true))?;
         let (stop, stopped) = UnixStream::pair()?;
-        let serving = Serving {
+        let mut serving = Serving {
             address,
             listener,
             limits,
@@ -80,7 +85,7 @@ impl Server {
             connections: vec![],
             upkeep: Instant::now() + limits.upkeep,
         };
-        let thread = std::thread::Builder::new().name("metrics".into()).spawn(move || serving.run())?;
+        let thread = std::thread::Builder::new().name("metrics".into()).spawn(move || serving.run_on())?;
         Ok(Self { stop: Some(stop), thread: Some(thread) })
     }
 }
@@ -109,7 +114,22 @@ struct Serving<P> {
 }
 
 impl<P: Pages> Serving<P> {
-    fn run(mut self) {
+    /// Runs until it is stopped, again after a panic: that concerns the clients of that moment, and not the run.
+    fn run_on(&mut self) {
+        let mut pause = AFTER_PANIC;
+        while catch_unwind(AssertUnwindSafe(|| self.run())).is_err() {
+            self.connections.clear();
+            self.page = None;
+            let mut waits = [PollFd::new(&self.stopped, PollFlags::IN)];
+            let _ = poll(&mut waits, Timespec::try_from(pause).ok().as_ref());
+            if !waits[0].revents().is_empty() {
+                break;
+            }
+            pause = (2 * pause).min(LONGEST_PAUSE);
+        }
+    }
+
+    fn run(&mut self) {
         while !self.wait() {
             self.accept();
             let now = Instant::now();

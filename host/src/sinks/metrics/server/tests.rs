@@ -175,3 +175,34 @@ fn an_address_that_becomes_free_is_taken_and_upkeep_goes_on() {
     assert!(eventually(|| TcpStream::connect(address).is_ok()));
     assert_eq!(status(&ask(address, b"GET /metrics HTTP/1.1\r\n\r\n")), "200");
 }
+
+/// A page whose first making panics.
+struct Fragile(AtomicUsize);
+
+impl Pages for Fragile {
+    fn metrics(&self) -> String {
+        assert!(self.0.fetch_add(1, Ordering::Relaxed) > 0, "the first page");
+        "whole".into()
+    }
+
+    fn run_upkeep(&self) {}
+}
+
+#[test]
+fn after_a_panic_it_serves_again_and_it_can_be_stopped_in_the_pause() {
+    let serve = || {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        (address, Server::start(address, Some(listener), Limits::default(), Fragile(AtomicUsize::new(0))).unwrap())
+    };
+    let request = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n";
+    let (address, server) = serve();
+    assert_eq!(ask(address, request), "", "the client of the panic gets nothing");
+    assert!(ask(address, request).ends_with("whole"));
+    drop(server);
+    let (address, server) = serve();
+    assert_eq!(ask(address, request), "");
+    let began = Instant::now();
+    drop(server);
+    assert!(began.elapsed() < AFTER_PANIC, "a stop ends the pause");
+}
