@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::super::hash;
 use super::super::sidecar::Tokenizer;
+use super::words::Words;
 use crate::error::{Exit, Fault, Result};
 
 /// Tokens that end a document in vocabularies that others made, in the order in which they are looked for.
@@ -19,6 +20,8 @@ const SEPARATORS: [&str; 7] =
 /// A tokenizer and the file that it comes from.
 pub(super) struct Json {
     tokenizer: tokenizers::Tokenizer,
+    /// The split into words, where the file's rule is GPT-2's.
+    words: Option<Words>,
     file: Vec<u8>,
 }
 
@@ -26,12 +29,36 @@ pub(super) struct Json {
 #[derive(Deserialize)]
 struct Parts {
     model: Model,
+    #[serde(default)]
+    normalizer: Value,
+    #[serde(default)]
+    pre_tokenizer: Value,
+    #[serde(default)]
+    added_tokens: Vec<Value>,
 }
 
 #[derive(Deserialize)]
 struct Model {
+    #[serde(default, rename = "type")]
+    kind: String,
     #[serde(default)]
     merges: Vec<Value>,
+    #[serde(default)]
+    dropout: Value,
+}
+
+impl Parts {
+    /// Whether a text's ids are those of its words by GPT-2's rule, one after the other.
+    fn is_of_gpt2_kind(&self) -> bool {
+        let rule = &self.pre_tokenizer;
+        self.model.kind == "BPE"
+            && self.model.dropout.is_null()
+            && self.normalizer.is_null()
+            && rule["type"] == "ByteLevel"
+            && rule["add_prefix_space"] == false
+            && rule.get("use_regex").is_none_or(|uses| *uses == true)
+            && self.added_tokens.iter().all(|token| token["special"] == true)
+    }
 }
 
 impl Json {
@@ -75,7 +102,8 @@ impl Json {
             separator: separator.into(),
             sha256: Some(sha256),
         };
-        Ok((Self { tokenizer, file: bytes.to_owned() }, described))
+        let words = parts.is_of_gpt2_kind().then(Words::new).transpose().map_err(|error| bad(path, error))?;
+        Ok((Self { tokenizer, words, file: bytes.to_owned() }, described))
     }
 
     /// The file's bytes.
@@ -84,6 +112,13 @@ impl Json {
     }
 
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, String> {
+        match &self.words {
+            Some(words) => words.encode(text, |word| self.encode_whole(word)),
+            None => self.encode_whole(text),
+        }
+    }
+
+    fn encode_whole(&self, text: &str) -> Result<Vec<u32>, String> {
         let encoding = self.tokenizer.encode_fast(text, false).map_err(|error| error.to_string())?;
         Ok(encoding.get_ids().to_vec())
     }

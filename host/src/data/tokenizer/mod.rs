@@ -8,6 +8,7 @@
 
 mod json;
 mod train;
+mod words;
 
 use std::fmt;
 use std::fs;
@@ -23,6 +24,7 @@ use super::sidecar::Tokenizer;
 use crate::error::{Exit, Fault, Result};
 use json::Json;
 pub use train::{TrainTokenizer, Trained, train_tokenizer};
+use words::Words;
 
 /// The name of the copy of a `tokenizer.json` beside shards.
 pub const FILE: &str = "tokenizer.json";
@@ -75,7 +77,7 @@ pub struct Encoder {
 
 enum Rule {
     Bytes,
-    Gpt2(Box<CoreBPE>),
+    Gpt2(Box<CoreBPE>, Words),
     Json(Box<Json>),
 }
 
@@ -93,13 +95,14 @@ impl Encoder {
             Choice::Gpt2 => {
                 let bpe = tiktoken_rs::r50k_base()
                     .map_err(|error| Fault::new(Exit::Internal, format!("GPT-2's vocabulary: {error}")))?;
+                let words = Words::new().map_err(|error| Fault::new(Exit::Internal, error.to_string()))?;
                 let described = Tokenizer {
                     name: GPT2.into(),
                     vocab_size: GPT2_VOCAB,
                     separator: GPT2_SEPARATOR.into(),
                     sha256: None,
                 };
-                Ok(Self { rule: Rule::Gpt2(Box::new(bpe)), described })
+                Ok(Self { rule: Rule::Gpt2(Box::new(bpe), words), described })
             }
             Choice::File(path) => Self::of_json(path, &read(path)?),
         }
@@ -144,7 +147,7 @@ impl Encoder {
     pub fn file(&self) -> Option<&[u8]> {
         match &self.rule {
             Rule::Json(json) => Some(json.file()),
-            Rule::Bytes | Rule::Gpt2(_) => None,
+            Rule::Bytes | Rule::Gpt2(..) => None,
         }
     }
 
@@ -157,7 +160,7 @@ impl Encoder {
         };
         let encode = || match &self.rule {
             Rule::Bytes => Ok(text.bytes().map(u32::from).collect()),
-            Rule::Gpt2(bpe) => Ok(bpe.encode_ordinary(text)),
+            Rule::Gpt2(bpe, words) => words.encode(text, |word| Ok(bpe.encode_ordinary(word))),
             Rule::Json(json) => json.encode(text),
         };
         let ids = catch_unwind(AssertUnwindSafe(encode)).unwrap_or_else(|_| Err("a panic in its code".into()));
@@ -171,7 +174,7 @@ impl Encoder {
             |vocab: usize| ids.iter().filter_map(move |&id| u32::try_from(id).ok().filter(|&id| (id as usize) < vocab));
         let decode = || match &self.rule {
             Rule::Bytes => bytes::decode(ids),
-            Rule::Gpt2(bpe) => {
+            Rule::Gpt2(bpe, _) => {
                 let ids: Vec<u32> = known(GPT2_SEPARATOR as usize).collect();
                 bpe.decode_bytes(&ids)
                     .map_or_else(|_| "\u{fffd}".into(), |bytes| String::from_utf8_lossy(&bytes).into_owned())

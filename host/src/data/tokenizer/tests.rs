@@ -153,6 +153,42 @@ fn an_expression_without_end_is_an_error() {
     assert!(fault.as_ref().is_err_and(|fault| fault.exit == Exit::Data) || fault.is_ok_and(|ids| ids > 0));
 }
 
+/// Text that has much of what GPT-2's rule tells apart.
+fn tricky() -> impl Strategy<Value = String> {
+    let part = prop_oneof![
+        "[a-z]{1,4}",
+        "[0-9]{1,3}",
+        "[ \n\t\r]{1,4}",
+        "'(s|t|re|ve|m|ll|d|x)",
+        "[.,!?'\"-]{1,3}",
+        Just("<|endoftext|>".to_owned()),
+        "[\u{a0}\u{2003}\u{e9}\u{4e2d}\u{301}\u{1f600}\u{660}\u{2167}]{1,3}",
+        any::<String>(),
+    ];
+    prop::collection::vec(part, 0..12).prop_map(|parts| parts.concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    /// The split into words and the memory of words change no id.
+    #[test]
+    fn words_have_the_ids_that_the_whole_text_has(text in tricky()) {
+        static OF_FILE: LazyLock<(Encoder, tokenizers::Tokenizer)> = LazyLock::new(|| {
+            let (_folder, path) = trained();
+            let mut whole = tokenizers::Tokenizer::from_file(&path).unwrap();
+            whole.set_encode_special_tokens(true);
+            (Encoder::open(&Choice::File(path)).unwrap(), whole)
+        });
+        static GPT2: LazyLock<(Encoder, CoreBPE)> =
+            LazyLock::new(|| (Encoder::open(&Choice::Gpt2).unwrap(), tiktoken_rs::r50k_base().unwrap()));
+        let (encoder, whole) = &*OF_FILE;
+        let ids = whole.encode_fast(text.as_str(), false).unwrap().get_ids().to_vec();
+        prop_assert_eq!(encoder.encode(&text).unwrap(), ids);
+        prop_assert_eq!(GPT2.0.encode(&text).unwrap(), GPT2.1.encode_ordinary(&text));
+    }
+}
+
 proptest! {
     #[test]
     fn every_text_comes_back(text in any::<String>()) {
