@@ -117,6 +117,31 @@ fn a_swapped_tokenizer_is_refused_everywhere() {
     run(320).finished();
 }
 
+/// A run on a mix that is stopped and resumed draws what one that was not draws.
+#[test]
+fn a_mix_goes_on_at_its_place() {
+    let folder = plays(80);
+    for name in ["a", "b"] {
+        call(folder.path(), &format!("data prepare plays/{name}.md --out {name}")).succeeded();
+    }
+    let part =
+        |name: &str, weight: u32| format!("{{path = '{}', weight = {weight}}}", folder.path().join(name).display());
+    let of = |weights: [u32; 2]| {
+        let train = format!("data.train=[{}, {}]", part("a", weights[0]), part("b", weights[1]));
+        Run::of(plugin("adam")).set("train.max_steps=6").set(train)
+    };
+    let straight = of([3, 1]).finished();
+    let resumed = of([3, 1]);
+    for steps in [2, 5, 6] {
+        let tokens = format!("train.max_tokens={}", 64 * steps);
+        let outcome = resumed.train_with(&["--resume", "auto", "--set", &tokens]);
+        assert_eq!(outcome.code, 0, "{}", outcome.stderr);
+    }
+    let params = |run: &Run| run.saved(6, "params.safetensors");
+    assert!(params(&straight) == params(&resumed));
+    assert!(params(&straight) != params(&of([1, 3]).finished()));
+}
+
 fn gzip(text: &[u8]) -> Vec<u8> {
     let mut child = Command::new("gzip").arg("-9").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();

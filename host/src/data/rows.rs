@@ -75,7 +75,8 @@ fn each_row(
 ) -> Result<(), RowError> {
     let (mut levels, mut found) = (Vec::new(), Vec::new());
     loop {
-        (levels.clear(), found.clear());
+        levels.clear();
+        found.clear();
         let (rows, _, _) = values
             .read_records(ROWS, optional.then_some(&mut levels), None, &mut found)
             .map_err(|error| Err(error.to_string()))?;
