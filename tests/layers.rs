@@ -14,13 +14,13 @@ const SHARED: [(&str, &[&str]); 4] =
 /// Modules in front of all others.
 const FRONT: [&str; 5] = ["run", "commands", "fuzzed", "main", "lib"];
 
-/// The files with an ending below a folder; target folders and hidden ones are passed over.
+/// The files with an ending below a folder; target folders, hidden ones and the checkout's corpora are passed over.
 fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
     let mut found = vec![];
     for entry in fs::read_dir(folder).unwrap().flatten() {
         let (path, name) = (entry.path(), entry.file_name().into_string().unwrap());
         match entry.file_type().unwrap().is_dir() {
-            true if name.starts_with('.') || name == "target" => {}
+            true if name.starts_with('.') || name == "target" || path == source_tree().join("data") => {}
             true => found.extend(files(&path, ending)),
             false if name.ends_with(ending) => found.push(path),
             false => {}

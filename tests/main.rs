@@ -64,6 +64,9 @@ mod resume_faults;
 // Configurations that are wrong, layer by layer, and what is said of each.
 mod config_faults;
 
+// Data and tokenizers that are damaged, swapped, too large or half made.
+mod data_faults;
+
 // Curvature products and the spectrum at a checkpoint, and what is refused.
 mod curvature;
 

@@ -59,6 +59,7 @@ pub struct PartialFolder {
     path: PathBuf,
     output: PathBuf,
     folder: File,
+    stays: bool,
 }
 
 impl PartialFolder {
@@ -79,6 +80,21 @@ impl PartialFolder {
     ///
     /// [`Exit::Usage`] when another process makes the same folder, [`Exit::Write`] when it cannot be made.
     pub fn begin_in_place(output: &Path) -> Result<Self> {
+        Self::open(output, |_| false)
+    }
+
+    /// As [`PartialFolder::begin`], but what lies in the temporary folder stays where `keeps` says so of its path.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`PartialFolder::begin_in_place`].
+    pub fn begin_or_keep(output: &Path, keeps: impl FnOnce(&Path) -> bool) -> Result<Self> {
+        let folder = parent(output);
+        fs::create_dir_all(folder).map_err(|error| Fault::writing(folder, &error))?;
+        Self::open(output, keeps)
+    }
+
+    fn open(output: &Path, keeps: impl FnOnce(&Path) -> bool) -> Result<Self> {
         let name = output.file_name().ok_or_else(|| {
             Fault::new(Exit::Usage, format!("`{}`: bad output folder", output.display())).expected("a path with a name")
         })?;
@@ -97,13 +113,20 @@ impl PartialFolder {
                 Fault::new(Exit::Usage, format!("`{}`: another run is preparing this folder", output.display()));
             return Err(fault.hint("wait for it, or choose another folder"));
         }
-        for entry in fs::read_dir(&path).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            let is_folder = entry.file_type().map_err(failed)?.is_dir();
-            let remove = if is_folder { fs::remove_dir_all(entry.path()) } else { fs::remove_file(entry.path()) };
-            remove.map_err(failed)?;
+        if !keeps(&path) {
+            for entry in fs::read_dir(&path).map_err(failed)? {
+                let entry = entry.map_err(failed)?;
+                let is_folder = entry.file_type().map_err(failed)?.is_dir();
+                let remove = if is_folder { fs::remove_dir_all(entry.path()) } else { fs::remove_file(entry.path()) };
+                remove.map_err(failed)?;
+            }
         }
-        Ok(Self { path, output: output.to_owned(), folder })
+        Ok(Self { path, output: output.to_owned(), folder, stays: false })
+    }
+
+    /// Leaves the folder under its temporary name, for [`PartialFolder::begin_or_keep`] to go on with.
+    pub fn leave(mut self) {
+        self.stays = true;
     }
 
     /// The temporary folder.
@@ -134,8 +157,10 @@ impl PartialFolder {
 
 impl Drop for PartialFolder {
     fn drop(&mut self) {
-        // After a commit there is nothing under this name; after a failure the first error is the one to report.
-        let _ = fs::remove_dir_all(&self.path);
+        if !self.stays {
+            // After a commit there is nothing under this name; after a failure the first error is the one to report.
+            let _ = fs::remove_dir_all(&self.path);
+        }
     }
 }
 
@@ -158,6 +183,20 @@ mod tests {
         partial.commit().unwrap();
         assert_eq!(fs::read(output.join("x")).unwrap(), b"2");
         assert_eq!(PartialFolder::begin(&output).unwrap().commit().unwrap_err().exit, Exit::Usage);
+    }
+
+    #[test]
+    fn a_folder_that_was_left_is_gone_on_with_where_it_is_wanted() {
+        let parent = tempfile::tempdir().unwrap();
+        let output = parent.path().join("a");
+        let partial = PartialFolder::begin(&output).unwrap();
+        write_new(&partial.path().join("x"), b"1").unwrap();
+        partial.leave();
+        let partial = PartialFolder::begin_or_keep(&output, |path| path.join("x").exists()).unwrap();
+        assert!(partial.path().join("x").exists());
+        partial.leave();
+        let partial = PartialFolder::begin_or_keep(&output, |_| false).unwrap();
+        assert!(!partial.path().join("x").exists());
     }
 
     #[test]

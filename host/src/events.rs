@@ -221,7 +221,7 @@ pub struct Evaluated {
     pub step: u64,
     /// Mean loss in nats a token.
     pub loss: f64,
-    /// The same in bits a byte of text; absent where the tokenizer is not known to make one token of each byte.
+    /// The same in bits a byte of text; absent where it is not known how many bytes the tokens stand for.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub bits_per_byte: Option<f64>,
     /// Tokens of the validation batches.

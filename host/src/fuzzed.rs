@@ -5,7 +5,8 @@
 //! with the exit code of its kind of file ([`Target::broken`]).
 
 use crate::config;
-use crate::data::Shard;
+use crate::data::tokenizer::Encoder;
+use crate::data::{self, Shard};
 use crate::error::{Exit, Fault, Result};
 use crate::plugin::elf;
 use crate::sinks::checkpoint::Manifest;
@@ -29,12 +30,14 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 9] = [
     Target { name: "config", exit: Exit::Usage, read: config_file },
     Target { name: "elf", exit: Exit::Plugin, read: plugin_note },
+    Target { name: "jsonl", exit: Exit::Data, read: jsonl },
     Target { name: "manifest", exit: Exit::Checkpoint, read: manifest },
     Target { name: "request", exit: Exit::Data, read: request },
     Target { name: "shard", exit: Exit::Data, read: shard },
+    Target { name: "tokenizer", exit: Exit::Data, read: tokenizer },
     Target { name: "trace", exit: Exit::Data, read: trace },
     Target { name: "vector", exit: Exit::Data, read: vector },
 ];
@@ -62,6 +65,21 @@ fn faults<T>(read: Result<T>) -> Vec<Fault> {
 /// A configuration file, from its bytes to its checked values.
 fn config_file(bytes: &[u8]) -> Vec<Fault> {
     in_a_file("run.toml", bytes, |path| config::load(&[path.to_owned()], &[], []).err().unwrap_or_default())
+}
+
+/// Lines of JSON with a text each.
+fn jsonl(bytes: &[u8]) -> Vec<Fault> {
+    in_a_file("texts.jsonl", bytes, |path| faults(data::count(path)))
+}
+
+/// A `tokenizer.json`, and a text that it makes tokens of and back.
+fn tokenizer(bytes: &[u8]) -> Vec<Fault> {
+    let read = |encoder: Encoder| {
+        let ids: Vec<i64> = encoder.encode("Some text, of 2 lines.\n")?.into_iter().map(i64::from).collect();
+        encoder.decode(&ids);
+        Ok(())
+    };
+    faults(Encoder::of_json(Path::new("tokenizer.json"), bytes).and_then(read))
 }
 
 /// `MANIFEST.json` of a checkpoint.

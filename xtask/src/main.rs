@@ -41,6 +41,8 @@ enum Command {
     Quickstart(quickstart::Options),
     /// Measure the host beside PyTorch and write target/bench/latest.json
     Bench(bench::Options),
+    /// Put together a corpus of texts with a note of where they come from
+    Corpus(corpus::Options),
     /// Feed everything that reads bytes from outside with bytes of chance, each for a minute
     Fuzz(fuzz::Options),
     /// Set up, then run every check: format, clippy, the whole test suite
@@ -73,6 +75,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         }
         Command::Quickstart(options) => quickstart::run(&options),
         Command::Bench(options) => bench::run(&options),
+        Command::Corpus(options) => corpus::run(&options),
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Test => suite::run(),
         Command::Soak => soak::run(),

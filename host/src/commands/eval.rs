@@ -1,7 +1,6 @@
 //! `gauntlet eval`.
 
-use super::loaded::{self, LoadedModel, run_dir};
-use crate::config;
+use super::loaded::{self, LoadedModel};
 use crate::data::{Dataset, Order, Split};
 use crate::error::{Exit, Fault, Result};
 use crate::trainer::Evaluator;
@@ -49,11 +48,9 @@ fn data_of_run(args: &Args) -> Result<Vec<PathBuf>> {
     let unknown = || {
         Fault::new(Exit::Usage, "no validation data are known for this checkpoint").hint("name them with `--data PATH`")
     };
-    let file = run_dir(&args.checkpoint.checkpoint).map(|dir| dir.join("config.resolved.toml"));
-    let file = file.filter(|file| file.exists()).ok_or_else(unknown)?;
-    let loaded = config::load(&[file], &[], []).map_err(|faults| faults.into_iter().next().unwrap_or_else(unknown))?;
-    match loaded.config.data.validation.as_slice() {
+    let config = loaded::run_config(&args.checkpoint.checkpoint)?.ok_or_else(unknown)?;
+    match config.data.validation.as_slice() {
         [] => Err(unknown()),
-        paths => Ok(paths.to_vec()),
+        paths => Ok(paths.iter().map(|path| path.path().to_owned()).collect()),
     }
 }

@@ -1,6 +1,6 @@
 //! A checkpoint opened for use: its model and the parameters to evaluate and generate with.
 
-use crate::config::{Device as DeviceChoice, Dtype};
+use crate::config::{self, Config, Device as DeviceChoice, Dtype};
 use crate::error::Result;
 use crate::model::{Transformer, param_specs};
 use crate::run;
@@ -41,7 +41,21 @@ impl LoadedModel {
     }
 }
 
+/// The configuration of the run that a checkpoint lies in, where it is there.
+///
+/// # Errors
+///
+/// A configuration that cannot be read.
+pub fn run_config(checkpoint: &Path) -> Result<Option<Config>> {
+    let file = run_dir(checkpoint).map(|dir| dir.join("config.resolved.toml"));
+    let Some(file) = file.filter(|file| file.exists()) else { return Ok(None) };
+    match config::load(&[file], &[], []) {
+        Ok(loaded) => Ok(Some(loaded.config)),
+        Err(faults) => faults.into_iter().next().map_or(Ok(None), Err),
+    }
+}
+
 /// The folder of the run that a checkpoint lies in.
-pub fn run_dir(checkpoint: &Path) -> Option<&Path> {
+fn run_dir(checkpoint: &Path) -> Option<&Path> {
     checkpoint.parent()?.parent()
 }

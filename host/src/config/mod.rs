@@ -28,7 +28,7 @@ pub use lines::{inline, lines};
 pub use schema::{known_keys, with_section};
 pub use sections::{
     Checkpoint, Curvature, Data, Device, Dtype, Ema, Eval, Metrics, OnError, OnSaveError, Optimizer, Order, Paths,
-    Plugins, Run, Schedule, ScheduleKind, Train,
+    Plugins, Run, Schedule, ScheduleKind, ShardPath, Train, Weighted,
 };
 
 use crate::error::{Exit, Fault, Result};

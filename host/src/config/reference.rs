@@ -127,7 +127,8 @@ mod tests {
             "| `run.seed`<br>`GAUNTLET_RUN__SEED` | an integer >= 0 and <= 9223372036854775807 | `0` | Seed of \
              initialisation, shuffling and sampling. |",
             "| `data.train`<br>`GAUNTLET_DATA__TRAIN` | a string or a list | must be set | Training shards: a folder, or \
-             a list of files. No default. |",
+             a list of files and folders. Of a list of tables `{path, weight}`, sequences are drawn in proportion to the \
+             weights, to 1/4096. No default. |",
             "| `ema.decay`<br>`GAUNTLET_EMA__DECAY` | a number > 0 and < 1 | none | Weight of the old average in each \
              step, between 0 and 1. Default: no average. |",
             "| `train.on_error`<br>`GAUNTLET_TRAIN__ON_ERROR` | one of `stop`, `skip` | `\"stop\"` | What a plugin's \

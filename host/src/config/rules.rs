@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use super::Config;
 use super::check::Problem;
-use super::sections::{Device, Metrics, ScheduleKind};
+use super::sections::{Device, Metrics, Paths, ScheduleKind};
 
 /// Problems of texts with a form of their own; the value need not have passed any check.
 pub fn texts(config: &Value) -> Vec<Problem> {
@@ -49,6 +49,10 @@ fn paths(config: &Value) -> Vec<Problem> {
         let listed = value.as_array().into_iter().flatten().enumerate();
         let listed = listed.map(|(i, value)| (format!("{key}[{i}]"), value));
         for (key, path) in listed.chain([(key.to_owned(), value)]) {
+            let (key, path) = match path.get("path") {
+                Some(inner) => (format!("{key}.path"), inner),
+                None => (key, path),
+            };
             problems.extend(path.as_str().and_then(|path| path_problem(key, path)));
         }
     }
@@ -89,6 +93,7 @@ fn conflict(keys: &'static [&'static str], problem: Problem) -> Conflict {
 pub fn between_keys(config: &Config) -> Vec<Conflict> {
     let mut conflicts = ends(config);
     conflicts.extend(schedule(config));
+    conflicts.extend(mix(config));
     let (micro, batch) = (config.train.micro_batch_size, config.data.batch_size);
     if micro > batch {
         conflicts.push(larger(&["train.micro_batch_size", "data.batch_size"], micro as u64, batch as u64));
@@ -101,6 +106,24 @@ pub fn between_keys(config: &Config) -> Vec<Conflict> {
         let problem = Problem::new("metrics.required", "metrics are required, yet switched off");
         let problem = problem.found("`metrics.enabled` = false").hint("remove one of the two");
         conflicts.push(conflict(&["metrics.required", "metrics.enabled"], problem));
+    }
+    conflicts
+}
+
+/// Weights are of all parts of the training data, and of nothing else.
+fn mix(config: &Config) -> Vec<Conflict> {
+    let weighted = |paths: &Paths| paths.as_slice().iter().filter(|path| path.weight().is_some()).count();
+    let (train, all) = (weighted(&config.data.train), config.data.train.as_slice().len());
+    let mut conflicts = Vec::new();
+    if train > 0 && train < all {
+        let problem = Problem::new("data.train", "some paths have weights and some have none");
+        let problem =
+            problem.found(format_args!("{train} of {all}")).hint("write each as `{path = \"...\", weight = ...}`");
+        conflicts.push(conflict(&["data.train"], problem));
+    }
+    if weighted(&config.data.validation) > 0 {
+        let problem = Problem::new("data.validation", "weights are for training data").hint("write the paths alone");
+        conflicts.push(conflict(&["data.validation"], problem));
     }
     conflicts
 }

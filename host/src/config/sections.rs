@@ -1,7 +1,7 @@
 //! The sections of a configuration: their keys, with units, defaults and ranges.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use schemars::JsonSchema;
@@ -120,7 +120,8 @@ pub enum Dtype {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Data {
-    /// Training shards: a folder, or a list of files. No default.
+    /// Training shards: a folder, or a list of files and folders. Of a list of tables `{path, weight}`, sequences are drawn
+    /// in proportion to the weights, to 1/4096. No default.
     pub train: Paths,
     /// Validation shards: a folder, or a list of files. Default none.
     #[serde(default)]
@@ -149,13 +150,13 @@ mod defaults {
 }
 
 /// A folder, or files.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Paths {
     /// One folder or file.
-    One(#[schemars(length(min = 1))] PathBuf),
-    /// Several files.
-    Many(Vec<PathBuf>),
+    One(#[schemars(with = "PathBuf", length(min = 1))] ShardPath),
+    /// Several files or folders.
+    Many(Vec<ShardPath>),
 }
 
 impl Default for Paths {
@@ -166,10 +167,49 @@ impl Default for Paths {
 
 impl Paths {
     /// The paths in order.
-    pub fn as_slice(&self) -> &[PathBuf] {
+    pub fn as_slice(&self) -> &[ShardPath] {
         match self {
             Self::One(path) => std::slice::from_ref(path),
             Self::Many(paths) => paths,
+        }
+    }
+}
+
+/// A folder or file of shards.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum ShardPath {
+    /// One of several that follow each other.
+    Plain(PathBuf),
+    /// One of several that are mixed.
+    Weighted(Weighted),
+}
+
+/// A part of a mix.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Weighted {
+    /// Folder or file.
+    #[schemars(length(min = 1))]
+    pub path: PathBuf,
+    /// Its share of all sequences, above 0; only the proportions count.
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub weight: f64,
+}
+
+impl ShardPath {
+    /// The path.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Plain(path) | Self::Weighted(Weighted { path, .. }) => path,
+        }
+    }
+
+    /// The weight in a mix.
+    pub fn weight(&self) -> Option<f64> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Weighted(weighted) => Some(weighted.weight),
         }
     }
 }

@@ -47,7 +47,7 @@ fn the_least_configuration_gets_every_default() {
     assert_eq!((config.run.dir.as_path(), config.run.seed, config.run.dtype), (Path::new("runs/run"), 0, Dtype::F32));
     assert_eq!((config.run.device, config.run.threads, config.run.grace_seconds), (Device::Auto, 0, 25));
     assert_eq!((config.data.seq_len, config.data.batch_size, config.data.order), (128, 16, Order::Shuffled));
-    assert_eq!(config.data.train.as_slice(), [PathBuf::from("shards")]);
+    assert_eq!(config.data.train.as_slice(), [ShardPath::Plain("shards".into())]);
     assert_eq!((config.eval, config.ema.decay), (Eval { every_steps: 100, batches: 8, batch_size: 16 }, None));
     assert_eq!(loaded.origins.get("eval.batches"), Some("default"));
 }
@@ -159,7 +159,12 @@ fn wrong_types_and_ranges() {
         ("run.dtype=bf16", "unknown choice: found the string `bf16`, expected one of `f32`, `f64`"),
         ("run.dtype=1", "wrong type: found 1, expected one of `f32`, `f64`"),
         ("run=5", "wrong type: found 5, expected a table"),
-        ("data.train=[1]", "wrong type: found 1, expected a string"),
+        ("data.train=[1]", "wrong type: found 1, expected a string or a table"),
+        ("data.train=[{path = 'a'}]", "`data.train[0].weight`: missing: expected a number > 0"),
+        ("data.train=[{path = 'a', weight = 0}]", "out of range: found 0, expected a number > 0"),
+        ("data.train=[{path = '~/a', weight = 1}]", "`data.train[0].path`: `~` stands for no folder here"),
+        ("data.train=['a', {path = 'b', weight = 1}]", "some paths have weights and some have none: found 1 of 2"),
+        ("data.validation=[{path = 'b', weight = 1}]", "weights are for training data"),
         ("data.train={x = 1}", "wrong type: found a table, expected a string or a list"),
         ("optimizer.config=3", "wrong type: found 3, expected a table"),
         ("run.dir=~/runs/a", "`~` stands for no folder here: found `~/runs/a`; hint: write the folder out"),

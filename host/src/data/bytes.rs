@@ -1,11 +1,18 @@
 //! The byte tokenizer: a token is a byte, a document starts with the byte 0.
 
+use super::sidecar::Tokenizer;
+
 /// The tokenizer's name in sidecars and configurations.
 pub const NAME: &str = "bytes";
 /// The number of token ids: one for each byte.
 pub const VOCAB: usize = 256;
 /// The token before each document. A text that holds this byte is refused, so the token is unambiguous.
 pub const SEPARATOR: u16 = 0;
+
+/// What sidecars say of it.
+pub fn tokenizer() -> Tokenizer {
+    Tokenizer { name: NAME.to_owned(), vocab_size: VOCAB, separator: u64::from(SEPARATOR), sha256: None }
+}
 
 /// The token ids of a text: its UTF-8 bytes, with no separator added.
 pub fn encode(text: &str) -> Vec<u16> {

@@ -68,7 +68,7 @@ impl Format {
     }
 
     /// The size of a token in bytes.
-    fn token_bytes(self) -> u64 {
+    pub(super) fn token_bytes(self) -> u64 {
         if self == Format::LlmC32 { 4 } else { 2 }
     }
 

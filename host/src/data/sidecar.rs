@@ -15,16 +15,17 @@ pub(super) const VERSION: u32 = 1;
 const MAX_BYTES: u64 = 256 << 20;
 
 /// What a sidecar says of its shard. The file has one key more, `sources`: the documents with tokens in the shard, each
-/// with `path` (relative), `sha256`, `bytes` (of the whole document) and `tokens` (those in this shard).
+/// with `path` (relative), `sha256`, `bytes` (of the whole document) and `tokens` (those in this shard); documents that
+/// are records of one file are one source, with the hash of the file and the bytes of all its texts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sidecar {
     /// The version of this form: 1.
     pub sidecar_version: u32,
     /// The version of the program that made the shard.
     pub gauntlet_version: String,
-    /// The layout, `llm.c v1`.
+    /// The layout, `llm.c v1` or `llm.c v7`.
     pub format: String,
-    /// The type of a stored token id, `uint16`.
+    /// The type of a stored token id, `uint16` or `uint32`.
     pub dtype: String,
     /// What made ids of text.
     pub tokenizer: Tokenizer,
@@ -38,6 +39,10 @@ pub struct Sidecar {
     pub tokens: u64,
     /// The number of documents that begin in the shard.
     pub documents: u64,
+    /// Bytes of text that the tokens stand for; a piece of text counts where its last token lies. Absent for `bytes`,
+    /// where it is the number of tokens without separators.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text_bytes: Option<u64>,
     /// SHA-256 of the shard file.
     pub sha256: String,
 }
@@ -45,16 +50,26 @@ pub struct Sidecar {
 /// The tokenizer that made a shard.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tokenizer {
-    /// Its name: `bytes`.
+    /// Its name: `bytes`, `gpt2`, or `json-` and the first 16 digits of its file's SHA-256.
     pub name: String,
     /// The number of its token ids.
     pub vocab_size: usize,
     /// The id that begins each document.
     pub separator: u64,
+    /// SHA-256 of its `tokenizer.json`, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
 }
 
-/// A document's part in a shard.
-#[derive(Debug, Serialize)]
+impl Tokenizer {
+    /// Whether each token is a byte of text.
+    pub fn is_bytes(&self) -> bool {
+        self.name == super::bytes::NAME
+    }
+}
+
+/// A document's part in a shard; for files of records, the part of all documents of the file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Source {
     pub path: String,
     pub sha256: String,

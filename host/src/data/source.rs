@@ -1,14 +1,17 @@
 //! An ordered list of shards of one split, seen as one stream of tokens of one vocabulary.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
 use super::hash;
+use super::journal::refuse_unfinished;
 use super::shard::{Shard, ShardReader, bad};
 use super::sidecar::Tokenizer;
 use super::split::Split;
+use super::tokenizer;
 use crate::error::{Exit, Fault, Result};
 
 /// The shards of one split. At least one shard with at least one token.
@@ -21,13 +24,14 @@ pub struct TokenSource {
 
 impl TokenSource {
     /// Opens the shards: files as given, and from each folder, in the order of their names, the `.bin` files whose
-    /// names claim the split ([`Split::of_file_name`]). Every header and size is checked. Errors: no shard, a sidecar
-    /// of another split, of another tokenizer than the first's, or of a larger vocabulary than `vocab` (65); a missing
-    /// path (66).
+    /// names claim the split ([`Split::of_file_name`]). Every header and size is checked. Errors: no shard, an unfinished
+    /// folder, a sidecar of another split, of another tokenizer than the first's or than the `tokenizer.json` beside it,
+    /// or of a larger vocabulary than `vocab` (65); a missing path (66).
     pub fn open(paths: &[PathBuf], split: Split, vocab: usize) -> Result<Self> {
         let paths = shard_paths(paths, Some(split))?;
         let shards = paths.iter().map(|path| Shard::open(path)).collect::<Result<Vec<_>>>()?;
         check_sidecars(&shards, split, vocab)?;
+        check_tokenizer_files(&shards)?;
         let fingerprint = fingerprint(&shards);
         Ok(Self { shards, vocab, fingerprint })
     }
@@ -45,6 +49,15 @@ impl TokenSource {
     /// The tokenizer that the sidecars name; none if no shard has one.
     pub fn tokenizer(&self) -> Option<&Tokenizer> {
         self.shards.iter().find_map(Shard::sidecar).map(|sidecar| &sidecar.tokenizer)
+    }
+
+    /// Bytes of text for a token of text: 1 for `bytes`, else by the sidecars; none where a shard's are not known.
+    pub fn bytes_per_token(&self) -> Option<f64> {
+        if self.tokenizer()?.is_bytes() {
+            return Some(1.0);
+        }
+        let bytes: Option<u64> = self.shards.iter().map(|shard| shard.sidecar()?.text_bytes).sum();
+        Some(bytes? as f64 / self.tokens() as f64).filter(|ratio| *ratio > 0.0)
     }
 
     /// SHA-256 over each shard's layout, token count and digest ([`Shard::digest`]): independent of names and folders.
@@ -98,6 +111,7 @@ pub(super) fn shard_paths(paths: &[PathBuf], split: Option<Split>) -> Result<Vec
     let mut found = Vec::new();
     for path in paths {
         let metadata = fs::metadata(path).map_err(|error| Fault::reading(path, &error))?;
+        refuse_unfinished(if metadata.is_dir() { path } else { path.parent().unwrap_or(path) })?;
         if metadata.is_dir() {
             found.extend(in_folder(path, split)?);
         } else {
@@ -150,6 +164,22 @@ fn check_sidecars(shards: &[Shard], split: Split, vocab: usize) -> Result<()> {
         let expected = first.get_or_insert(tokenizer);
         if *expected != tokenizer {
             return wrong("shards of two tokenizers", tokenizer.name.clone(), expected.name.clone());
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a `tokenizer.json` beside shards of another one. That there is none is no fault: training needs none.
+pub(super) fn check_tokenizer_files(shards: &[Shard]) -> Result<()> {
+    let mut checked = HashSet::new();
+    for shard in shards {
+        let expected = shard.sidecar().and_then(|sidecar| sidecar.tokenizer.sha256.as_ref());
+        let file = shard.path().with_file_name(tokenizer::FILE);
+        let Some(expected) = expected.filter(|_| checked.insert(file.clone()) && file.is_file()) else { continue };
+        let found = hash::hex_of_file(&file).map_err(|error| Fault::reading(&file, &error))?;
+        if found != *expected {
+            let fault = Fault::new(Exit::Data, format!("`{}`: not the tokenizer of these shards", file.display()));
+            return Err(fault.found(format!("sha256 {found}")).expected(expected).hint("copy the whole folder again"));
         }
     }
     Ok(())

@@ -43,39 +43,61 @@ impl fmt::Display for Split {
     }
 }
 
-/// The split of each document, by its relative path.
+/// What the split of a document depends on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place<'a> {
+    /// The relative path of its file.
+    name: &'a str,
+    /// 64 bits of a hash.
+    hash: u64,
+}
+
+impl<'a> Place<'a> {
+    /// A file that is one document: the hash is that of its path.
+    pub fn of_file(name: &'a str) -> Self {
+        Self { name, hash: first_bits(&Sha256::digest(name.as_bytes())) }
+    }
+
+    /// A record of a file: the hash is that of its text.
+    pub fn of_record(name: &'a str, text_hash: &[u8]) -> Self {
+        Self { name, hash: first_bits(text_hash) }
+    }
+}
+
+/// The first 64 bits, big-endian.
+fn first_bits(digest: &[u8]) -> u64 {
+    digest.iter().take(8).fold(0, |hash, &byte| hash << 8 | u64::from(byte))
+}
+
+/// The split of each document.
 ///
-/// With `patterns`, the documents that match one are validation. Without, a document is validation when the first 64
-/// bits (big-endian) of its path's SHA-256, as a fraction of 2^64, are below `fraction`: so a document's split depends
-/// on its own path alone, and adding files to a corpus moves none. Only where that leaves a split of several documents
+/// With `patterns`, the documents of files that match one are validation. Without, a document is validation when the
+/// first 64 bits of a SHA-256, as a fraction of 2^64, are below `fraction`: that of the relative path of a file that is
+/// one document, that of the text of a record. So a document's split depends on itself alone, and adding files to a
+/// corpus moves none. Only where that leaves a split of several documents
 /// empty, the document with the least hash (for validation) or the greatest (for train) is moved there. A fraction of
 /// 0, or a single document, gives no validation split.
-pub(super) fn assign(names: &[&str], fraction: f64, patterns: &[String]) -> Result<Vec<Split>> {
+pub(super) fn assign(places: &[Place], fraction: f64, patterns: &[String]) -> Result<Vec<Split>> {
     if !patterns.is_empty() {
-        return by_pattern(names, patterns);
+        return by_pattern(&places.iter().map(|place| place.name).collect::<Vec<_>>(), patterns);
     }
     if !(0.0..1.0).contains(&fraction) {
         return Err(Fault::new(Exit::Usage, "bad validation fraction").found(fraction).expected("0 or more, below 1"));
     }
-    let hashes: Vec<u64> = names.iter().map(|name| path_hash(name)).collect();
     let threshold = (fraction * 2f64.powi(64)) as u64;
-    let below = |hash: &u64| if *hash < threshold { Split::Validation } else { Split::Train };
-    let mut splits: Vec<Split> = hashes.iter().map(below).collect();
-    if fraction > 0.0 && names.len() > 1 {
-        let order = |&i: &usize| (hashes[i], names[i]);
+    let below = |place: &Place| if place.hash < threshold { Split::Validation } else { Split::Train };
+    let mut splits: Vec<Split> = places.iter().map(below).collect();
+    if fraction > 0.0 && places.len() > 1 {
+        let order = |&i: &usize| (places[i].hash, places[i].name);
         if !splits.contains(&Split::Validation) {
-            (0..names.len()).min_by_key(order).into_iter().for_each(|least| splits[least] = Split::Validation);
+            (0..places.len()).min_by_key(order).into_iter().for_each(|least| splits[least] = Split::Validation);
         } else if !splits.contains(&Split::Train) {
-            (0..names.len()).max_by_key(order).into_iter().for_each(|greatest| splits[greatest] = Split::Train);
+            (0..places.len()).max_by_key(order).into_iter().for_each(|greatest| splits[greatest] = Split::Train);
         }
     } else {
         splits.fill(Split::Train);
     }
     Ok(splits)
-}
-
-fn path_hash(name: &str) -> u64 {
-    Sha256::digest(name.as_bytes()).iter().take(8).fold(0, |hash, &byte| hash << 8 | u64::from(byte))
 }
 
 fn by_pattern(names: &[&str], patterns: &[String]) -> Result<Vec<Split>> {
@@ -133,8 +155,24 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
+    fn assign(names: &[&str], fraction: f64, patterns: &[String]) -> Result<Vec<Split>> {
+        super::assign(&names.iter().map(|name| Place::of_file(name)).collect::<Vec<_>>(), fraction, patterns)
+    }
+
     fn by_hash(names: &[&str], fraction: f64) -> Vec<Split> {
         assign(names, fraction, &[]).unwrap()
+    }
+
+    #[test]
+    fn records_are_split_by_their_text_and_not_by_their_file() {
+        let hashes: Vec<[u8; 8]> = (0..200u64).map(|i| i.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes()).collect();
+        let split = |name| {
+            let places: Vec<Place> = hashes.iter().map(|hash| Place::of_record(name, hash)).collect();
+            super::assign(&places, 0.25, &[]).unwrap()
+        };
+        assert_eq!(split("a.jsonl"), split("b/c.parquet"));
+        let count = split("a.jsonl").iter().filter(|split| **split == Split::Validation).count();
+        assert!((49..=51).contains(&count), "{count} of 200");
     }
 
     #[test]

@@ -191,7 +191,7 @@ fn shards_of_others_are_read() {
     let wide = [128_000u32, 7, u32::MAX].map(u32::to_le_bytes).concat();
     let llama = Shard::open(&file(&folder, "b_train_000001.bin", &shard_bytes(20240801, 7, 3, &wide))).unwrap();
     assert_eq!((llama.format(), all_ids(&llama)), (Format::LlmC32, vec![128_000, 7, 4_294_967_295]));
-    let both = Dataset::open(&[folder.path().into()], Split::Train, 2, 1 << 33, Order::Sequential).unwrap();
+    let both = Dataset::open(&[folder.path().to_owned()], Split::Train, 2, 1 << 33, Order::Sequential).unwrap();
     assert_eq!((both.windows(), both.tokens()), (2, 7));
 }
 
@@ -324,7 +324,9 @@ fn refusals_of_a_data_set() {
         text(open(&folder.path().join("texts"), 3, 256))
             .starts_with("`texts`: no train shards: expected files such as")
     );
-    assert!(text(Dataset::open(&[], Split::Train, 3, 256, Order::Sequential)).starts_with("no token shards"));
+    assert!(
+        text(Dataset::open::<PathBuf>(&[], Split::Train, 3, 256, Order::Sequential)).starts_with("no token shards")
+    );
     assert_eq!(open(&out, 0, 256).unwrap_err().exit, Exit::Usage);
     assert_eq!(open(&folder.path().join("gone"), 3, 256).unwrap_err().exit, Exit::Missing);
 }
@@ -448,6 +450,212 @@ fn fingerprints_tell_data_apart_and_ignore_places() {
     assert_ne!(first, print(&file(&folder, "train.bin", &ids16(&ids)), 3));
 }
 
+/// Prepares until a file that is not read yet changes; what is finished by then stays under the temporary name.
+fn interrupt(options: &Prepare, later: &Path) {
+    let good = fs::read(later).unwrap();
+    let fault = prepare_with(options, &|progress| {
+        if let Progress::Encoding(..) = progress {
+            fs::write(later, "other").unwrap();
+        }
+    });
+    let fault = fault.unwrap_err();
+    assert!(fault.exit == Exit::Data && fault.to_string().contains("the file changed while it was read"), "{fault}");
+    fs::write(later, good).unwrap();
+}
+
+#[test]
+fn an_interrupted_preparation_is_gone_on_with_where_it_is_the_same() {
+    let long: String = (0..700_000).map(|i| format!("line {i}\n")).collect();
+    let folder = corpus(&[("a.txt", &long), ("b.txt", "short"), ("c.txt", "end")]);
+    let options =
+        Prepare { shard_tokens: 500_000, threads: 1, validation_files: vec!["c.txt".into()], ..options(&folder) };
+    let (later, partial) = (folder.path().join("texts/b.txt"), folder.path().join(".out.partial"));
+    let other = folder.path().join("straight");
+    prepare(&Prepare { output: other.clone(), ..options.clone() }).unwrap();
+    let same = || {
+        let names = fs::read_dir(&other).unwrap().flatten().map(|entry| entry.file_name());
+        names.into_iter().all(|name| fs::read(other.join(&name)).ok() == fs::read(options.output.join(&name)).ok())
+    };
+    interrupt(&options, &later);
+    assert!(!options.output.exists());
+    let line = open(&partial, 3, 256).unwrap_err().to_string();
+    assert!(line.contains(".out.partial`: an unfinished preparation: expected a finished folder"), "{line}");
+    assert!(open(&partial.join("train-00000.bin"), 3, 256).is_err(), "nor is one of its shards");
+    let resumed = prepare(&options).unwrap().resumed;
+    assert!(resumed > 0 && same() && !partial.exists(), "{resumed}");
+    let again = || {
+        let _ = fs::remove_dir_all(&options.output);
+        interrupt(&options, &later);
+    };
+    again();
+    let mut bytes = fs::read(partial.join("train-00001.bin")).unwrap();
+    bytes[2000] ^= 1;
+    fs::write(partial.join("train-00001.bin"), bytes).unwrap();
+    assert_eq!(prepare(&options).unwrap().resumed, 1, "a shard that is not what was noted, and those behind it");
+    assert!(same());
+    again();
+    fs::remove_dir_all(&options.output).unwrap_or_default();
+    let smaller = Prepare { shard_tokens: 400_000, ..options.clone() };
+    assert_eq!(prepare(&smaller).unwrap().resumed, 0, "other options");
+    again();
+    fs::write(&later, "another text").unwrap();
+    assert_eq!(prepare(&options).unwrap().resumed, 0, "other texts");
+}
+
+#[test]
+fn any_number_of_threads_writes_the_same_bytes() {
+    let texts: Vec<(String, String)> =
+        (0..300).map(|i| (format!("{i}.txt"), format!("text {i}\n").repeat(1 + i * i % 3000))).collect();
+    let texts: Vec<(&str, &str)> = texts.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+    let folder = corpus(&texts);
+    let written = |threads: usize| {
+        let output = folder.path().join(format!("out{threads}"));
+        let tokenizer = tokenizer::Choice::Gpt2;
+        prepare(&Prepare { output: output.clone(), threads, tokenizer, shard_tokens: 100_000, ..options(&folder) })
+            .unwrap();
+        let mut files: Vec<PathBuf> = fs::read_dir(output).unwrap().flatten().map(|entry| entry.path()).collect();
+        files.sort();
+        files.iter().map(|file| fs::read(file).unwrap()).collect::<Vec<_>>()
+    };
+    let one = written(1);
+    assert!(one.len() > 10);
+    assert!(written(2) == one && written(7) == one);
+}
+
+/// A table of rows with and without a text.
+fn parquet(path: &Path, texts: &[Option<&str>]) {
+    use parquet::data_type::{ByteArray, ByteArrayType};
+    use parquet::file::properties::WriterProperties;
+    use parquet::file::writer::SerializedFileWriter;
+    let schema =
+        "message schema { REQUIRED INT64 id; OPTIONAL BYTE_ARRAY text (UTF8); REPEATED BYTE_ARRAY tags (UTF8); }";
+    let schema = std::sync::Arc::new(parquet::schema::parser::parse_message_type(schema).unwrap());
+    let compression = parquet::basic::Compression::ZSTD(Default::default());
+    let properties = WriterProperties::builder().set_compression(compression).build();
+    let mut writer = SerializedFileWriter::new(File::create(path).unwrap(), schema, properties.into()).unwrap();
+    for rows in texts.chunks(300) {
+        let mut group = writer.next_row_group().unwrap();
+        let ids: Vec<i64> = (0..rows.len() as i64).collect();
+        let mut column = group.next_column().unwrap().unwrap();
+        column.typed::<parquet::data_type::Int64Type>().write_batch(&ids, None, None).unwrap();
+        column.close().unwrap();
+        let values: Vec<ByteArray> = rows.iter().flatten().map(|text| ByteArray::from(*text)).collect();
+        let levels: Vec<i16> = rows.iter().map(|text| i16::from(text.is_some())).collect();
+        let mut column = group.next_column().unwrap().unwrap();
+        column.typed::<ByteArrayType>().write_batch(&values, Some(&levels), None).unwrap();
+        column.close().unwrap();
+        let mut column = group.next_column().unwrap().unwrap();
+        let none = vec![0; rows.len()];
+        column.typed::<ByteArrayType>().write_batch(&[], Some(&none), Some(&none)).unwrap();
+        column.close().unwrap();
+        group.close().unwrap();
+    }
+    writer.close().unwrap();
+}
+
+#[test]
+fn the_rows_of_a_table_are_documents() {
+    let folder = tempfile::tempdir().unwrap();
+    let texts: Vec<String> = (0..1000).map(|i| format!("row {i}")).collect();
+    let mut rows: Vec<Option<&str>> = texts.iter().map(|text| Some(text.as_str())).collect();
+    let path = folder.path().join("a.parquet");
+    parquet(&path, &rows);
+    let prepare = |input: &Path, on_bad: OnBad, field: &str| {
+        let output = folder.path().join("out");
+        let _ = fs::remove_dir_all(&output);
+        let text_field = field.to_owned();
+        prepare(&Prepare { on_bad, text_field, validation_fraction: 0.0, ..Prepare::new(vec![input.into()], output) })
+    };
+    let summary = prepare(&path, OnBad::Error, "text").unwrap();
+    assert_eq!(summary.train.documents, 1000);
+    let source = TokenSource::open(&[folder.path().join("out")], Split::Train, 256).unwrap();
+    let text = bytes::decode(&source.shards().iter().flat_map(all_ids).collect::<Vec<_>>());
+    assert!(text.split('\0').skip(1).eq(texts.iter().map(String::as_str)));
+    let packed = folder.path().join("b.parquet.zst");
+    fs::write(&packed, zstd::encode_all(&fs::read(&path).unwrap()[..], 1).unwrap()).unwrap();
+    assert_eq!(prepare(&packed, OnBad::Error, "text").unwrap().train, summary.train);
+
+    rows[777] = None;
+    parquet(&path, &rows);
+    let line = "`a.parquet`, row 778: a bad row: found null, expected a text in column `text`; hint: mend it, or leave such \
+                out with `--on-bad-line skip`";
+    refused(prepare(&path, OnBad::Error, "text"), folder.path(), line);
+    let skipped = prepare(&path, OnBad::Skip(1), "text").unwrap();
+    assert_eq!((skipped.train.documents, skipped.bad), (999, 1));
+    for (field, found) in [
+        ("body", "columns id, text, tags"),
+        ("id", "INT64 in a nesting of 0"),
+        ("tags", "BYTE_ARRAY in a nesting of 1"),
+    ] {
+        let line = format!(
+            "`a.parquet`: no column of texts `{field}`: found {found}; hint: name the column with `--text-field`"
+        );
+        refused(prepare(&path, OnBad::Error, field), folder.path(), &line);
+    }
+}
+
+#[test]
+fn a_damaged_table_is_refused_or_read_and_never_worse() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.parquet");
+    parquet(&path, &[Some("one text"), None, Some("another"), Some("")]);
+    let good = fs::read(&path).unwrap();
+    let read = |bytes: &[u8]| {
+        fs::write(&path, bytes).unwrap();
+        if let Err(fault) = count(&path) {
+            assert_eq!(fault.exit, Exit::Data, "{fault}");
+        }
+    };
+    for at in 0..good.len() {
+        read(&good[..at]);
+        for change in [0x01, 0x80, 0xff] {
+            let mut changed = good.clone();
+            changed[at] ^= change;
+            read(&changed);
+        }
+    }
+}
+
+#[test]
+fn a_mix_draws_by_weights_and_position_alone() {
+    let folder = corpus(&[("a.txt", &"a".repeat(3000)), ("b.txt", &"b".repeat(999))]);
+    let part = |name: &str| {
+        let output = folder.path().join(name);
+        let input = folder.path().join(format!("texts/{name}.txt"));
+        prepare(&Prepare { validation_fraction: 0.0, ..Prepare::new(vec![input], output.clone()) }).unwrap();
+        output
+    };
+    let (a, b) = (part("a"), part("b"));
+    let weighted = |path: &Path, weight| {
+        crate::config::ShardPath::Weighted(crate::config::Weighted { path: path.to_owned(), weight })
+    };
+    let open = |weights: [f64; 2], order| {
+        Dataset::open(&[weighted(&a, weights[0]), weighted(&b, weights[1])], Split::Train, 3, 256, order).unwrap()
+    };
+    let order = Order::Shuffled { seed: 5 };
+    let data = open([3.0, 1.0], order);
+    assert_eq!((data.windows(), data.tokens()), (1000 + 333, 3001 + 1000));
+    let all = data.read(Stream::Main, 0, 4000).unwrap();
+    let of_b = all.chunks(4).filter(|row| row.contains(&i64::from(b'b'))).count();
+    assert!((995..=1005).contains(&of_b), "{of_b} of 4000");
+    for (first, count) in [(0, 1), (17, 30), (3999, 1), (4095, 3)] {
+        let row = data.read(Stream::Main, first, count).unwrap();
+        let expected = open([3.0, 1.0], order).read(Stream::Main, 0, first as usize + count).unwrap();
+        assert_eq!(row, expected[4 * first as usize..], "a place does not depend on what was read before");
+    }
+    assert_eq!(data.read(Stream::Evaluation, 1000 + 332, 1).unwrap().len(), 4);
+    assert_eq!(data.read(Stream::Evaluation, 1000 + 333, 1).unwrap_err().exit, Exit::Data);
+    assert_eq!(open([6.0, 2.0], order).fingerprint(), data.fingerprint(), "only proportions count");
+    let alone = Dataset::open(&[a.clone(), b.clone()], Split::Train, 3, 256, order).unwrap();
+    assert!(open([1.0, 3.0], order).fingerprint() != data.fingerprint() && alone.fingerprint() != data.fingerprint());
+    let gpt2 = folder.path().join("g");
+    let tokenizer = tokenizer::Choice::Gpt2;
+    let input = vec![folder.path().join("texts/a.txt")];
+    prepare(&Prepare { validation_fraction: 0.0, tokenizer, ..Prepare::new(input, gpt2.clone()) }).unwrap();
+    let two = Dataset::open(&[weighted(&a, 1.0), weighted(&gpt2, 1.0)], Split::Train, 3, 60_000, order);
+    refused(two, folder.path(), "parts of a mix with two tokenizers: found `gpt2`, expected `bytes`");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(16))]
 
@@ -494,7 +702,7 @@ proptest! {
     #[test]
     fn a_sidecar_comes_back(
         texts in prop::array::uniform4(".{0,12}"), numbers in prop::array::uniform5(any::<u64>()),
-        vocab_size in any::<usize>(), validation in any::<bool>(), sha256 in "[0-9a-f]{64}", sources in 0..3_usize,
+        vocab_size in any::<usize>(), [validation, hashed] in prop::array::uniform2(any::<bool>()), sha256 in "[0-9a-f]{64}", sources in 0..3_usize,
     ) {
         let ([gauntlet_version, format, dtype, name], [separator, shard, shards, tokens, documents]) = (texts, numbers);
         let sidecar = Sidecar {
@@ -502,12 +710,13 @@ proptest! {
             gauntlet_version,
             format,
             dtype,
-            tokenizer: Tokenizer { name: name.clone(), vocab_size, separator },
+            tokenizer: Tokenizer { name: name.clone(), vocab_size, separator, sha256: hashed.then(|| sha256.clone()) },
             split: if validation { Split::Validation } else { Split::Train },
             shard,
             shards,
             tokens,
             documents,
+            text_bytes: hashed.then_some(tokens),
             sha256: sha256.clone(),
         };
         let source = |_| sidecar::Source { path: name.clone(), sha256: sha256.clone(), bytes: shard, tokens };

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use super::hash;
 use super::shard::{Format, Shard, check_hash, each_chunk};
 use super::sidecar::Sidecar;
-use super::source::{beyond_vocab, shard_paths};
+use super::source::{beyond_vocab, check_tokenizer_files, shard_paths};
 use super::split::Split;
 use crate::error::{Exit, Fault, Result};
 
@@ -54,12 +54,18 @@ impl Verification {
 /// end it; every other problem is collected.
 pub fn verify(paths: &[PathBuf]) -> Result<Verification> {
     let mut verification = Verification { shards: Vec::new(), problems: Vec::new() };
+    let mut opened = Vec::new();
     for path in shard_paths(paths, None)? {
-        match Shard::open(&path).and_then(|shard| check(&shard, &mut verification.problems)) {
-            Ok(checked) => verification.shards.push(checked),
+        let shard = Shard::open(&path);
+        match shard.and_then(|shard| Ok((check(&shard, &mut verification.problems)?, shard))) {
+            Ok((checked, shard)) => {
+                verification.shards.push(checked);
+                opened.push(shard);
+            }
             Err(problem) => verification.problems.push(problem),
         }
     }
+    verification.problems.extend(check_tokenizer_files(&opened).err());
     for folder in paths.iter().filter(|path| path.is_dir()) {
         missing(folder, &mut verification.problems)?;
     }

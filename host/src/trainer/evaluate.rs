@@ -27,11 +27,10 @@ impl Evaluator {
         self.sequences * self.data.seq_len() as u64
     }
 
-    /// A loss in nats a token as bits a byte of text, where each token is a byte; `None` for other tokenizers, whose
-    /// tokens have no known length. A separator between documents counts as a byte.
+    /// A loss in nats a token as bits a byte of text, by the mean length of the tokens of all validation shards; `None`
+    /// where their sidecars do not tell it. For bytes, a separator between documents counts as a byte.
     pub fn bits_per_byte(&self, loss: f64) -> Option<f64> {
-        let is_bytes = self.data.tokenizer().is_some_and(|tokenizer| tokenizer.name == "bytes");
-        is_bytes.then(|| loss / std::f64::consts::LN_2)
+        Some(loss / std::f64::consts::LN_2 / self.data.bytes_per_token()?)
     }
 
     /// Mean loss in nats a token.

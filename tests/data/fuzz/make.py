@@ -74,6 +74,86 @@ SHARDS = {
     "bad-header-cut": shard(20240520, 1, 5, b"", 40),
     "bad-evaluation": shard(20240522, 1, 5, IDS),
     "bad-big-endian": struct.pack(">3i", 20240520, 1, 5).ljust(1024, b"\0") + IDS,
+    "bad-other-version": shard(20240801, 1, 2, struct.pack("<2I", 1, 2)),
+    "bad-count-of-32-bits": shard(20240801, 7, 5, IDS),
+    "bad-zeros": bytes(1024),
+    "other-padding": struct.pack("<4i", 20240520, 1, 5, -1).ljust(1024, b"\7") + IDS,
+}
+
+LINE = '{"text": "One line, \\u00e9 and \\"quotes\\"."}\n'
+
+LINES = {
+    "good-lines": LINE + '{"id": 7, "meta": {"text": [null, 1e300]}, "text": "two"}\r\n',
+    "good-no-end": LINE + '{"text": ""}',
+    "good-nothing": "",
+    "bad-blank": LINE + "\n" + LINE,
+    "bad-cut": LINE + LINE[:20],
+    "bad-field": '{"txt": "a"}\n',
+    "bad-type": '{"text": ["a"]}\n',
+    "bad-null": '{"text": null}\n',
+    "bad-list": '["text", "a"]\n',
+    "bad-mark": "\ufeff" + LINE,
+    "bad-not-utf8": b'{"text": "\xff"}\n',
+    "bad-zero": '{"text": "\\u0000"}\n',
+    "bad-surrogate": '{"text": "\\ud800"}\n',
+    "bad-twice": '{"text": "a", "text": "b"}\n',
+    "bad-nested": '{"other": ' + "[" * 3000 + "\n",
+    "bad-behind": '{"text": "a"} x\n',
+}
+
+
+def tokenizer(model=None, rule=None, added=None):
+    ends = {"id": 0, "content": "<|endoftext|>", "single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    return json.dumps(
+        {
+            "version": "1.0",
+            "truncation": None,
+            "padding": None,
+            "added_tokens": [ends] if added is None else added,
+            "normalizer": None,
+            "pre_tokenizer": rule,
+            "post_processor": None,
+            "decoder": None,
+            "model": BPE if model is None else {**BPE, **model},
+        }
+    )
+
+
+BPE = {
+    "type": "BPE",
+    "dropout": None,
+    "unk_token": None,
+    "continuing_subword_prefix": None,
+    "end_of_word_suffix": None,
+    "fuse_unk": False,
+    "byte_fallback": False,
+    "vocab": {"<|endoftext|>": 0, "e": 1, "t": 2, "x": 3, "te": 4, "xt": 5, "text": 6},
+    "merges": [["t", "e"], ["x", "t"], ["te", "xt"]],
+}
+WORDS = {"type": "WordLevel", "vocab": {"<|endoftext|>": 0, "text": 1, "?": 2}, "unk_token": "?"}
+BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+
+
+def expression(pattern):
+    return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+
+
+TOKENIZERS = {
+    "good-bpe": tokenizer(rule=BYTES),
+    "good-words": json.dumps({**json.loads(tokenizer()), "model": WORDS, "pre_tokenizer": {"type": "Whitespace"}}),
+    "bad-empty": "",
+    "bad-no-model": "{}",
+    "bad-model": tokenizer({"type": "Nothing"}),
+    "bad-merge": tokenizer({"merges": [["t", "q"]]}),
+    "bad-merge-twice": tokenizer({"merges": [["t", "e"], ["t", "e"]]}),
+    "bad-id-twice": tokenizer({"vocab": {**BPE["vocab"], "q": 3}}),
+    "bad-gap": tokenizer({"vocab": {**BPE["vocab"], "q": 4000000000}}),
+    "bad-id": tokenizer({"vocab": {**BPE["vocab"], "q": -1}}),
+    "bad-no-separator": tokenizer({"vocab": {"t": 0, "e": 1, "te": 2}, "merges": [["t", "e"]]}, added=[]),
+    "bad-expression": tokenizer(rule=expression("(unclosed")),
+    "bad-rule": tokenizer(rule={"type": "Guess"}),
+    "bad-nested": '{"model": ' + "[" * 3000,
+    "other-expression": tokenizer(rule=expression("(?:(?=a)a+)+(?!b)$")),
 }
 
 
@@ -205,9 +285,11 @@ if __name__ == "__main__":
     corpora = {
         "config": CONFIGS,
         "elf": ELFS,
+        "jsonl": LINES,
         "manifest": MANIFESTS,
         "request": REQUESTS,
         "shard": SHARDS,
+        "tokenizer": TOKENIZERS,
         "trace": TRACES,
         "vector": VECTORS,
     }

