@@ -9,8 +9,8 @@ import { LegendDisplayMode } from '@grafana/schema';
 import dashboard from '../dashboards/run.json';
 
 const theme = createTheme({ colors: { mode: 'dark' } });
-const { prometheus, seconds, run, panels } = window.PICTURE;
-const to = Date.now() / 1000, from = to - seconds, step = Math.max(1, Math.round(seconds / 300));
+const { prometheus, seconds, run, panels, end } = window.PICTURE;
+const to = end ?? Date.now() / 1000, from = to - seconds, step = Math.max(1, Math.round(seconds / 300));
 const COLUMN = 62, ROW = 38;
 
 const expression = (text) => text
