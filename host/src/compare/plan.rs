@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Chosen values, by dotted key.
 pub type Settings = BTreeMap<String, Value>;
@@ -209,7 +209,7 @@ fn loaded(config: &Map<String, Value>) -> Result<Config, Vec<Fault>> {
 fn data_of(config: &Config) -> Result<(String, BTreeMap<String, String>), Vec<Fault>> {
     let one = |fault: Fault| vec![fault];
     let model = ModelConfig::resolve(&config.model, &Default::default())?;
-    let paths: &[PathBuf] = config.data.train.as_slice();
+    let paths = config.data.train.as_slice();
     let data = Dataset::open(paths, Split::Train, config.data.seq_len, model.vocab_size, Order::Sequential);
     let data = data.map_err(one)?;
     Ok((data.fingerprint(), data.shard_hashes()))

@@ -130,7 +130,7 @@ impl Dataset {
     /// SHA-256 of the shards that have a sidecar, as it says, by their paths.
     pub fn shard_hashes(&self) -> BTreeMap<String, String> {
         let hash = |shard: &Shard| Some((shard.path().display().to_string(), shard.sidecar()?.sha256.clone()));
-        self.source.shards().iter().filter_map(hash).collect()
+        self.parts.iter().flat_map(|part| part.source.shards()).filter_map(hash).collect()
     }
 
     /// Reads sequences `first` to `first + count - 1` of a stream: count x (T + 1) token ids, row-major. The same call
