@@ -26,22 +26,22 @@ pub struct Listening {
     heard: u64,
 }
 
+/// The quickstart's model and data with the plugin `adam`, and its metrics on a free port.
+pub fn quickstart(arguments: &Arguments) -> Result<(PluginOptimizer, Option<Metrics>)> {
+    let inputs = Inputs::new(ModelConfig::default(), 4 * 4096, 128, arguments)?;
+    let (specs, problem) = (param_specs(inputs.model.config()), Box::new(inputs.problem()));
+    let session = session::start(problem, specs, inputs.params, 4)?;
+    let optimizer = session::optimizer("adam", session, &json!({ "lr": 2e-3 }))?;
+    let metadata = Plugin::load(&session::plugin_path("adam")?, None)?.metadata;
+    let settings = config::Metrics { listen: ([127, 0, 0, 1], 0).into(), ..config::Metrics::default() };
+    Ok((optimizer, Metrics::open(&settings, "bench", &metadata)?))
+}
+
 impl Listening {
     pub fn new(arguments: &Arguments) -> Result<Self> {
-        let inputs = Inputs::new(ModelConfig::default(), 4 * 4096, 128, arguments)?;
-        let (specs, problem) = (param_specs(inputs.model.config()), Box::new(inputs.problem()));
-        let session = session::start(problem, specs, inputs.params, 4)?;
-        let optimizer = session::optimizer("adam", session, &json!({ "lr": 2e-3 }))?;
-        let metadata = Plugin::load(&session::plugin_path("adam")?, None)?.metadata;
-        let settings = config::Metrics { listen: ([127, 0, 0, 1], 0).into(), ..config::Metrics::default() };
-        Ok(Self {
-            record: Record::open(&arguments.folder.join("events.jsonl"))?,
-            metrics: Metrics::open(&settings, "bench", &metadata)?,
-            progress: Progress::new(),
-            optimizer,
-            step: 0,
-            heard: 0,
-        })
+        let (optimizer, metrics) = quickstart(arguments)?;
+        let record = Record::open(&arguments.folder.join("events.jsonl"))?;
+        Ok(Self { record, metrics, progress: Progress::new(), optimizer, step: 0, heard: 0 })
     }
 
     fn step(&mut self) -> Result<()> {

@@ -7,16 +7,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use gauntlet::config;
-use gauntlet::model::{ModelConfig, param_specs};
-use gauntlet::plugin::{Plugin, PluginOptimizer};
+use gauntlet::plugin::PluginOptimizer;
 use gauntlet::sinks::Metrics;
 use rustix::thread::{CpuSet, sched_setaffinity};
-use serde_json::json;
 
 use crate::drive::{Arguments, Round, Subject, seconds};
-use crate::inputs::Inputs;
-use crate::session;
+use crate::listeners::quickstart;
 
 /// Pairs of stretches without and with scrapes in a round.
 const STRETCHES: u32 = 8;
@@ -39,13 +35,8 @@ pub struct Scraping {
 impl Scraping {
     pub fn new(arguments: &Arguments) -> Result<Self> {
         tch::set_num_threads(1);
-        let inputs = Inputs::new(ModelConfig::default(), 4 * 4096, 128, arguments)?;
-        let (specs, problem) = (param_specs(inputs.model.config()), Box::new(inputs.problem()));
-        let session = session::start(problem, specs, inputs.params, 4)?;
-        let optimizer = session::optimizer("adam", session, &json!({ "lr": 2e-3 }))?;
-        let metadata = Plugin::load(&session::plugin_path("adam")?, None)?.metadata;
-        let settings = config::Metrics { listen: ([127, 0, 0, 1], 0).into(), ..config::Metrics::default() };
-        let metrics = Metrics::open(&settings, "bench", &metadata)?.context("no metrics")?;
+        let (optimizer, metrics) = quickstart(arguments)?;
+        let metrics = metrics.context("no metrics")?;
         let address = metrics.address().context("the metrics are not served")?;
         let (scraping, scrapes) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (on, count) = (scraping.clone(), scrapes.clone());
