@@ -1,5 +1,6 @@
 //! What a run would be, known before its first step: which rule each parameter follows, and what takes memory.
 
+use super::initial;
 use super::prepare::Prepared;
 use crate::config::Loaded;
 use crate::error::Fault;
@@ -42,6 +43,9 @@ impl Plan {
     pub fn new(loaded: &Loaded) -> Result<Self, Vec<Fault>> {
         let one = |fault: Fault| vec![fault];
         let mut prepared = Prepared::new(loaded, None)?;
+        if let Some(from) = &loaded.config.run.init_from {
+            initial::begin_from(from, &mut prepared)?;
+        }
         let element = prepared.session.lock().backend.facts().kind.elt_size_in_bytes() as u64;
         let rules = prepared.trainer.optimizer_mut().rules().map_err(one)?;
         let (state, shared_state_bytes) = prepared.trainer.optimizer_mut().state_bytes_by_param().map_err(one)?;
