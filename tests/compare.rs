@@ -160,9 +160,17 @@ fn a_contender_that_fails_or_diverges_is_recorded_and_the_rest_goes_on() {
 fn a_stop_and_a_killed_worker_lose_nothing() {
     let (whole, cut) = (Comparison::new(), Comparison::new());
     let expected = whole.compare(&[]).succeeded();
-    let mut command = program();
-    let command = without_own(&mut command).args(["compare", "c.toml"]).current_dir(cut.path());
-    let mut child = command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
+    let start = || {
+        let mut command = program();
+        let command = without_own(&mut command).args(["compare", "c.toml"]).current_dir(cut.path());
+        command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap()
+    };
+    let mut killed = start();
+    wait_for(|| workers_below(cut.path()) > 0);
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    wait_for(|| workers_below(cut.path()) == 0); // they end with it
+    let mut child = start();
     wait_for(|| workers_below(cut.path()) > 0);
     for pid in worker_pids(cut.path()) {
         outcome(std::process::Command::new("kill").args(["-9", &pid]));
@@ -191,7 +199,7 @@ fn worker_pids(folder: &Path) -> Vec<String> {
             fs::read(format!("/proc/{pid}/{file}")).is_ok_and(|text| String::from_utf8_lossy(&text).contains(part))
         };
         let here = fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|at| at == folder.canonicalize().unwrap());
-        here && is("cmdline", "train\0--config")
+        here && is("cmdline", "train\0--resume")
     };
     all.filter(|name| name.bytes().all(|byte| byte.is_ascii_digit())).filter(mine).collect()
 }

@@ -5,6 +5,7 @@ use crate::compare::{self, Compared, Options};
 use crate::error::{Exit, Fault, printable};
 use crate::sinks::say;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::flag;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -79,11 +80,13 @@ fn unfinished() -> u8 {
     Exit::Stopped as u8
 }
 
-/// Set by the signals that ask for a stop; runs are stopped with a checkpoint.
+/// Set by the first signal that asks for a stop; runs are stopped with a checkpoint. A second one ends the process at once,
+/// and the runs with it.
 fn stop() -> Result<Arc<AtomicBool>, Faults> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM, SIGHUP] {
-        signal_hook::flag::register(signal, stop.clone())
+        flag::register_conditional_shutdown(signal, 128 + signal, stop.clone())
+            .and_then(|_| flag::register(signal, stop.clone()))
             .map_err(|error| vec![Fault::new(Exit::Internal, format!("cannot listen for signals: {error}"))])?;
     }
     Ok(stop)

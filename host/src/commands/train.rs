@@ -3,6 +3,7 @@
 use super::config::Layers;
 use super::{Faults, dry_run};
 use crate::error::Exit;
+use crate::plugin::child;
 use crate::run::{self, Allowed, Resume};
 use crate::sinks::say;
 
@@ -28,6 +29,9 @@ pub struct Args {
     /// Exit code of a run that was stopped by a signal and saved a checkpoint, for schedulers that want another.
     #[arg(long, value_name = "CODE", default_value = "75", value_parser = ["0", "75", "143"])]
     graceful_exit_code: String,
+    /// End at once when the process that started this one ends.
+    #[arg(long, hide = true)]
+    with_parent: bool,
     /// Check everything up to step 1, and print which parameter follows which rule, and the memory; train nothing.
     #[arg(long, conflicts_with = "resume")]
     dry_run: bool,
@@ -50,6 +54,9 @@ impl Args {
 
 /// Trains, and says in one last line how it ended. The exit code is the ending's.
 pub fn run(args: &Args) -> Result<u8, Faults> {
+    if args.with_parent {
+        child::end_with_parent();
+    }
     let loaded = args.layers.load_all()?;
     if args.dry_run {
         return dry_run::run(&loaded).map(|()| 0);

@@ -123,13 +123,20 @@ pub fn verify(capsule: &Path, work: &Path, stop: Arc<AtomicBool>) -> Result<Opti
     }
     let before = results(&capsule.join("results")).map_err(one)?;
     let summary: Summary = json(&capsule.join("comparison.json")).map_err(one)?;
-    let jobs: Vec<(Job, RunResult)> = before.into_iter().filter_map(|run| Some((job(&plan, &run)?, run))).collect();
+    let mut jobs = vec![];
+    for run in before {
+        jobs.push((job(&plan, &run).map_err(one)?, run));
+    }
     let workers = Workers::new(&plan, stop);
     let only: Vec<Job> = jobs.iter().map(|(job, _)| job.clone()).collect();
     let outcomes = workers.run(&plan, &only).map_err(one)?;
     let (mut bits, mut faults) = (0, vec![]);
     for ((job, before), outcome) in jobs.iter().zip(outcomes) {
         let Outcome::Done(now) = outcome else { return Ok(None) };
+        let (was, is) = (&before.made_with.plugin_sha256, &now.made_with.plugin_sha256);
+        if was != is {
+            say(&format!("{}: made by another file of its plugin, sha256 {is} and not {was}", job.spec.name()));
+        }
         match differs(before, &now, &summary.targets) {
             None if same_bits(before, &now) => bits += 1,
             None => say(&format!("{}: not to the bit, but with the same crossings", job.spec.name())),
@@ -143,9 +150,18 @@ pub fn verify(capsule: &Path, work: &Path, stop: Arc<AtomicBool>) -> Result<Opti
 }
 
 /// A run to be made again, to its old limit.
-fn job(plan: &Plan, run: &RunResult) -> Option<Job> {
-    let spec = spec_of(plan, run).filter(|spec| spec.stage == Stage::Final)?;
-    Some(Job { spec, limit: run.limit, targets: plan.comparison.targets() })
+///
+/// # Errors
+///
+/// [`Exit::Data`]: the capsule's files are not those that its result was made with.
+fn job(plan: &Plan, run: &RunResult) -> Result<Job> {
+    let spec = spec_of(plan, run).filter(|spec| spec.stage == Stage::Final && spec.hash == run.hash);
+    let spec = spec.ok_or_else(|| {
+        let what =
+            format!("a result of `{}` with seed {} is not of the capsule's configuration", run.contender, run.seed);
+        Fault::new(Exit::Data, what)
+    })?;
+    Ok(Job { spec, limit: run.limit, targets: plan.comparison.targets() })
 }
 
 fn json<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<T> {

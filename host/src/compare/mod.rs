@@ -1,15 +1,18 @@
 //! `gauntlet compare`: several optimizers on the same problem, from a file to figures with intervals.
 //!
 //! [`file`] is what a user writes; [`plan`] makes single runs of it, each known by a hash; [`worker`] runs them in
-//! processes; [`result`] is the small file that a finished one leaves; [`tuning`] chooses settings; [`statistics`] and
+//! processes ([`process`]), each as [`execution`] says, which looks again at checkpoints around a target ([`fine`]); [`result`] is the small file that a finished one leaves; [`tuning`] chooses settings; [`statistics`] and
 //! [`summary`] say what came out; [`table`], [`page`] and [`capsule`] are its forms. A run whose result is there is not made
 //! again, so that a comparison that was stopped goes on by the same command.
 
 mod capsule;
+mod execution;
 mod file;
+mod fine;
 mod page;
 mod plan;
 mod preconditions;
+mod process;
 mod result;
 mod statistics;
 mod summary;
@@ -85,11 +88,12 @@ pub fn compare(path: &Path, options: &Options, stop: Arc<AtomicBool>) -> Result<
         let (one_found, whole) = step.contender(&from, options.tune_only).map_err(one)?;
         unfinished |= !whole;
         found.push(one_found);
-        // What is known so far is there even where the process ends here.
-        write(&plan, &found_so_far(&plan, &found)).map_err(one)?;
+        if step.runs {
+            // What is known so far is there even where the process ends here.
+            write(&plan, &found_so_far(&plan, &found)).map_err(one)?;
+        }
     }
-    let summary = Summary::of(&plan, &found);
-    let page = write(&plan, &found).map_err(one)?;
+    let (summary, page) = write(&plan, &found).map_err(one)?;
     capsule::write(&plan, path, &found).map_err(one)?;
     Ok(Compared { summary, unfinished, page })
 }
@@ -175,8 +179,8 @@ impl Step<'_> {
     }
 }
 
-/// Writes `comparison.json` and `comparison.html`; gives the page's path.
-fn write(plan: &Plan, found: &[Found]) -> Result<PathBuf> {
+/// Writes `comparison.json` and `comparison.html`; gives what the first says and where the second is.
+fn write(plan: &Plan, found: &[Found]) -> Result<(Summary, PathBuf)> {
     let dir = &plan.comparison.dir;
     std::fs::create_dir_all(dir).map_err(|error| Fault::writing(dir, &error))?;
     let summary = Summary::of(plan, found);
@@ -185,7 +189,7 @@ fn write(plan: &Plan, found: &[Found]) -> Result<PathBuf> {
     let runs: Vec<Vec<RunResult>> = found.iter().map(|found| found.runs.clone()).collect();
     let page = dir.join("comparison.html");
     durable::replace(&page, page::render(&summary, &runs)?.as_bytes())?;
-    Ok(page)
+    Ok((summary, page))
 }
 
 /// Chooses the settings of one contender of a file, and nothing else; gives them by key. `None` when it was stopped.

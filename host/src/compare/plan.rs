@@ -166,12 +166,13 @@ impl Plan {
     }
 
     fn hash(&self, config: &Map<String, Value>, seed: u64, warm_up: Option<&str>) -> String {
-        let all = json!({ "config": sorted(&Value::Object(config.clone())), "seed": seed, "data": self.data, "warm_up": warm_up });
+        let all = json!({ "config": sorted(&Value::Object(config.clone())), "seed": seed, "data": self.data, "warm_up": warm_up,
+            "fine_batches": self.comparison.fine_batches });
         Sha256::digest(sorted(&all).to_string().as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
     }
 }
 
-/// Tables in alphabetical order of their keys, whatever order they were written in; whole numbers written as such.
+/// Tables in alphabetical order of their keys, whatever order they were written in.
 fn sorted(value: &Value) -> Value {
     match value {
         Value::Object(table) => {

@@ -159,7 +159,8 @@ fn a_hash_is_of_what_a_runs_course_depends_on() {
         plan.run(&plan.comparison.contender[0].clone(), Stage::Final, seed, 8, &settings).hash
     };
     let base = hash(TWO, json!({}), 1);
-    assert_eq!(base, hash(&format!("workers = 2\nfine_batches = 3\n{TWO}"), json!({}), 1), "not of how it is made");
+    assert_eq!(base, hash(&format!("workers = 2\n{TWO}"), json!({}), 1), "not of how it is made");
+    assert_ne!(base, hash(&format!("fine_batches = 3\n{TWO}"), json!({}), 1));
     assert_ne!(base, hash(TWO, json!({}), 2));
     assert_ne!(base, hash(TWO, json!({ "optimizer.config.lr": 0.1 }), 1));
     assert_ne!(base, hash(&format!("[warm_up]\ntrain.max_steps = 3\n{TWO}"), json!({}), 1));

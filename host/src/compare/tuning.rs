@@ -121,7 +121,7 @@ impl Search<'_> {
         for (at, outcome) in which.iter().zip(outcomes) {
             match outcome {
                 Outcome::Done(result) => self.trials[*at].hear(&result, target),
-                Outcome::Killed | Outcome::Stopped => return Ok(false),
+                Outcome::Left | Outcome::Stopped => return Ok(false),
             }
         }
         Ok(true)

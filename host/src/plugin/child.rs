@@ -79,13 +79,19 @@ pub fn ending(status: ExitStatus) -> String {
 /// Makes this process a well-behaved child: it ends with its parent and by its parent's word alone, and writes no core.
 pub fn begin() {
     // Where the system refuses one of these, the parent's time limit still holds.
-    let _ = set_parent_process_death_signal(Some(Signal::KILL));
+    end_with_parent();
     let ignored = std::sync::Arc::default();
     for signal in [SIGINT, SIGTERM, SIGHUP] {
         let _ = signal_hook::flag::register(signal, std::sync::Arc::clone(&ignored));
     }
     let Rlimit { maximum, .. } = getrlimit(Resource::Core);
     let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum });
+}
+
+/// Lets the system end this process when its parent ends.
+pub fn end_with_parent() {
+    // Where it refuses, the process ends by itself.
+    let _ = set_parent_process_death_signal(Some(Signal::KILL));
 }
 
 /// Notes what the child is about to do.

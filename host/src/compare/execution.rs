@@ -1,0 +1,236 @@
+//! One run of a comparison from its configuration to its result: targets in turn, finer losses around each, and what an
+//! exit code means.
+
+use super::fine::{ByStep, Fine};
+use super::plan::{Plan, Spec, Stage, for_worker};
+use super::process;
+use super::result::{End, Measure, RunResult};
+use super::worker::{Job, Outcome, Workers};
+use crate::durable;
+use crate::error::{Exit, Fault, Result, printable};
+use crate::report::History;
+use crate::sinks::checkpoint;
+use crate::sinks::say;
+use serde_json::{Value, json};
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Times that a run goes on after its process was killed, before the comparison leaves it for the next call.
+const RESTARTS: usize = 2;
+/// Nats by which a run at least goes further where a larger set does not find the target reached.
+const STEP_BELOW: f64 = 1e-3;
+
+impl Workers {
+    /// One run to its end, unless there is a result that suffices.
+    pub(super) fn one(&self, plan: &Plan, job: &Job) -> Result<Outcome> {
+        if let Some(result) = self.result(job)?
+            && (job.spec.stage != Stage::WarmUp || self.end_of(&job.spec).is_some())
+        {
+            return Ok(Outcome::Done(Box::new(result)));
+        }
+        let init_from = self.start(plan, &job.spec)?;
+        let mut fine = Fine::of(&self.folder(&job.spec), self.fine_batches.unwrap_or(0));
+        let (mut losses, mut ended) = (ByStep::new(), (End::Limit, None));
+        for target in job.targets.iter().copied().chain(job.targets.is_empty().then_some(0.0)) {
+            ended =
+                match self.to_target_as_finer_losses_say(job, target, init_from.as_deref(), &mut fine, &mut losses)? {
+                    Ended::Left(why) => return Ok(self.left(job, &why)),
+                    Ended::Stopped => return Ok(Outcome::Stopped),
+                    Ended::As(end, error) => (end, error),
+                };
+            if ended.0 != End::Target {
+                break;
+            }
+        }
+        let mut result = self.result_of(job, ended, job.last_target())?;
+        result.fine = losses;
+        result.write(&self.results, &job.spec)?;
+        say(&line(&job.spec, &result));
+        Ok(Outcome::Done(Box::new(result)))
+    }
+
+    /// The checkpoint that a run begins at; none where there is no warm-up.
+    ///
+    /// # Errors
+    ///
+    /// [`Exit::Checkpoint`]: the warm-up has none.
+    fn start(&self, plan: &Plan, spec: &Spec) -> Result<Option<PathBuf>> {
+        let Some(warm_up) = plan.warm_up(spec.seed).filter(|_| spec.stage != Stage::WarmUp) else { return Ok(None) };
+        self.end_of(&warm_up).map(Some).ok_or_else(|| {
+            let folder = self.folder(&warm_up);
+            Fault::new(Exit::Checkpoint, format!("`{}`: the warm-up has no whole checkpoint", folder.display()))
+                .hint("remove the folder, and it is made again")
+        })
+    }
+
+    fn left(&self, job: &Job, why: &str) -> Outcome {
+        say(&format!("warning: {}: {}; the same command goes on with it", job.spec.name(), printable(why)));
+        Outcome::Left
+    }
+
+    /// What the run's record says by now.
+    ///
+    /// # Errors
+    ///
+    /// A run that came to an end of its own and left no record.
+    fn result_of(&self, job: &Job, ended: (End, Option<String>), target: f64) -> Result<RunResult> {
+        let history = match (History::read(&self.folder(&job.spec)), ended.0) {
+            (Ok(history), _) => history,
+            // It failed before it began to write.
+            (Err(_), End::Failed | End::Diverged) => History::default(),
+            (Err(fault), _) => return Err(fault),
+        };
+        Ok(RunResult::of(&job.spec, &history, ended, job.limit, target))
+    }
+
+    /// Runs until a target is reached, also by the losses over more validation data, which are added to `losses`. Where
+    /// these do not find it reached, the run goes on below it.
+    fn to_target_as_finer_losses_say(
+        &self,
+        job: &Job,
+        target: f64,
+        init_from: Option<&Path>,
+        fine: &mut Fine,
+        losses: &mut ByStep,
+    ) -> Result<Ended> {
+        let mut aim = target;
+        loop {
+            let reached = match fine.at(aim) {
+                Some(found) => found.clone(),
+                None => {
+                    let ended = self.to_target(job, aim, init_from)?;
+                    if !matches!(ended, Ended::As(End::Target, _)) || self.fine_batches.is_none() {
+                        return Ok(ended);
+                    }
+                    let found = self.evaluated_again(&job.spec)?;
+                    fine.keep(aim, found.clone())?;
+                    found
+                }
+            };
+            losses.extend(&reached);
+            let mut so_far = self.result_of(job, (End::Target, None), target)?;
+            so_far.fine.clone_from(losses);
+            // Also where the run has gone further by now, it is judged as it was when it came here.
+            so_far.validation.retain(|at| reached.last_key_value().is_none_or(|(last, _)| at.step <= *last));
+            let least = so_far.curve(Measure::Steps).into_iter().map(|at| at.1).fold(f64::INFINITY, f64::min);
+            if least <= target {
+                return Ok(Ended::As(End::Target, None));
+            }
+            aim -= least - target + STEP_BELOW;
+        }
+    }
+
+    /// Runs until a target, by as many processes as that takes.
+    fn to_target(&self, job: &Job, target: f64, init_from: Option<&Path>) -> Result<Ended> {
+        let (file, log) = (self.configuration(job, target, init_from)?, self.log(&job.spec));
+        for _ in 0..=RESTARTS {
+            let args = ["train", "--resume", "auto", "--with-parent", "--config"].map(OsString::from);
+            let status = process::run(&[args.as_slice(), &[file.clone().into()]].concat(), &log, &self.stop)?;
+            if self.is_stopped() {
+                return Ok(Ended::Stopped);
+            }
+            if let Some(code) = status.code().filter(|code| *code != Exit::Stopped as i32) {
+                return Ok(self.ended(code, &job.spec));
+            }
+        }
+        Ok(Ended::Left("its processes were killed".into()))
+    }
+
+    /// What an exit code makes of a run: an end, a failure that is the contender's own, or something about the machine,
+    /// of which nothing is recorded.
+    fn ended(&self, code: i32, spec: &Spec) -> Ended {
+        let status = fs::read(self.folder(spec).join("status.json")).ok();
+        let status: Value = status.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+        if code == 0 {
+            let end = if status["reason"] == "target_loss" { End::Target } else { End::Limit };
+            return Ended::As(end, None);
+        }
+        let said = fs::read_to_string(self.log(spec)).unwrap_or_default();
+        let said = said.lines().rev().find_map(|line| line.strip_prefix("error: "));
+        let error = said.or(status["error"].as_str()).map_or_else(|| format!("exit code {code}"), printable);
+        match code {
+            _ if code == Exit::NonFinite as i32 => Ended::As(End::Diverged, Some(error)),
+            _ if code == Exit::Plugin as i32 => Ended::As(End::Failed, Some(error)),
+            _ => Ended::Left(error),
+        }
+    }
+
+    /// Writes a run's configuration; gives its path.
+    pub(super) fn configuration(&self, job: &Job, target: f64, init_from: Option<&Path>) -> Result<PathBuf> {
+        let Job { spec, limit, .. } = job;
+        let mut own = vec![
+            ("run.dir", json!(self.folder(spec))),
+            ("run.threads", json!(self.threads)),
+            ("metrics.enabled", json!(false)),
+        ];
+        if spec.stage != Stage::WarmUp {
+            own.extend([
+                ("train.target_loss", json!(target.max(f64::MIN_POSITIVE))),
+                ("train.max_gradient_equivalents", json!(limit)),
+                ("eval.every_steps", json!(1)),
+                // The last two are those around a target.
+                ("checkpoint.every_steps", json!(1)),
+                ("checkpoint.keep", json!(2)),
+                ("checkpoint.every_minutes", json!(0.0)),
+            ]);
+        }
+        own.extend(init_from.map(|path| ("run.init_from", json!(path))));
+        let (folder, name) = (self.dir.join("configs"), format!("{}.toml", spec.name()));
+        let parents = [&folder, &self.dir.join("logs")];
+        for parent in parents {
+            fs::create_dir_all(parent).map_err(|error| Fault::writing(parent, &error))?;
+        }
+        durable::replace(&folder.join(&name), for_worker(spec, &own)?.as_bytes())?;
+        Ok(folder.join(name))
+    }
+
+    /// Losses of a run's last two checkpoints over more validation data.
+    ///
+    /// # Errors
+    ///
+    /// One cannot be evaluated.
+    fn evaluated_again(&self, spec: &Spec) -> Result<ByStep> {
+        let found = checkpoint::list(&self.folder(spec).join("checkpoints"))?;
+        let (batches, threads) = (self.fine_batches.unwrap_or(1).to_string(), self.threads.to_string());
+        let loss = |path: &Path| {
+            let args = ["eval", "--json", "--batches", &batches, "--threads", &threads, "--checkpoint"];
+            let output = process::output(&[&args.map(OsString::from)[..], &[path.into()]].concat())?;
+            let said: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+            said["loss"].as_f64().ok_or_else(|| {
+                let why = String::from_utf8_lossy(&output.stderr);
+                let why = why.lines().find_map(|line| line.strip_prefix("error: ")).unwrap_or("no loss was given");
+                Fault::new(Exit::Checkpoint, format!("`{}` cannot be evaluated: {why}", path.display()))
+            })
+        };
+        found.iter().rev().take(2).map(|found| Ok((found.at.0, loss(&found.path)?))).collect()
+    }
+}
+
+/// How the processes of a run ended.
+enum Ended {
+    As(End, Option<String>),
+    /// Without an end, for this reason.
+    Left(String),
+    Stopped,
+}
+
+/// What is said of a run that ended.
+fn line(spec: &Spec, result: &RunResult) -> String {
+    let Some(last) = result.validation.last() else {
+        let why = result.error.as_deref().unwrap_or("without a validation loss");
+        return format!("{}: {}", spec.name(), printable(why));
+    };
+    let end = match (&result.end, &result.error) {
+        (End::Target, _) => "target reached",
+        (End::Limit, _) => "ended",
+        (_, Some(error)) => error,
+        _ => "failed",
+    };
+    let (steps, spent, seconds) = (last.step, last.gradient_equivalents, last.seconds);
+    let (name, loss) = (spec.name(), last.loss);
+    format!(
+        "{name}: {steps} steps, {spent:.1} gradients, {seconds:.0} s, validation loss {loss:.4}: {}",
+        printable(end)
+    )
+}
