@@ -28,7 +28,7 @@ pub fn render(summary: &Summary, runs: &[Vec<RunResult>]) -> Result<String> {
     body += &preconditions(summary);
     body += &tunings(summary);
     body += &not_run(summary);
-    Ok(document("Comparison", &body, names.len()))
+    Ok(document("Comparison", &body, names.len().max(summary.curves.len())))
 }
 
 fn intro(summary: &Summary) -> String {

@@ -104,7 +104,14 @@ fn a_run_that_missed_stays_in_the_picture() {
     let text = table::text(&summary);
     assert!(text.contains("more than 2.5 times in one pair; the contender missed in 1 pair"), "{text}");
     let runs: Vec<Vec<RunResult>> = runs.iter().map(|found| found.runs.clone()).collect();
-    assert!(page::render(&summary, &runs).unwrap().contains("more than 2.5 times"));
+    let page = page::render(&summary, &runs).unwrap();
+    assert!(page.contains("more than 2.5 times"));
+    let drawn = |class: &str| page.contains(&format!("strong {class}\""));
+    let styled = |class: &str| page.contains(&format!(".{class} {{"));
+    assert!(
+        (0..9).map(|at| format!("run-{at}")).all(|class| !drawn(&class) || styled(&class)),
+        "every curve has a colour"
+    );
 }
 
 #[test]
