@@ -26,14 +26,33 @@ pub fn refuse_existing(output: &Path) -> Result<()> {
 
 /// Writes a new file and syncs it; it must not exist.
 pub fn write_new(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_new_parts(path, &[bytes])
+}
+
+/// Writes a new file of these parts, one behind the other, and syncs it; it must not exist.
+pub fn write_new_parts(path: &Path, parts: &[&[u8]]) -> Result<()> {
     let write = || {
         let flags = OFlags::NOFOLLOW.bits() as i32;
         let mut file = OpenOptions::new().write(true).create_new(true).custom_flags(flags).open(path)?;
-        file.write_all(bytes)?;
+        // No buffered writer: it would write once more after an error.
+        let mut gathered = vec![];
+        for part in parts {
+            let (small, large): (&[u8], &[u8]) = if part.len() < GATHERED { (part, &[]) } else { (&[], part) };
+            gathered.extend_from_slice(small);
+            if !large.is_empty() || gathered.len() >= GATHERED {
+                file.write_all(&gathered)?;
+                gathered.clear();
+                file.write_all(large)?;
+            }
+        }
+        file.write_all(&gathered)?;
         file.sync_all()
     };
     write().map_err(|error| Fault::writing(path, &error))
 }
+
+/// Parts smaller than this, in bytes, are gathered before they are written.
+const GATHERED: usize = 1 << 16;
 
 /// Replaces a small file by one that is written, synced and renamed over it.
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
@@ -167,6 +186,19 @@ impl Drop for PartialFolder {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn parts_of_any_size_lie_one_behind_the_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let large = vec![7; GATHERED];
+        let small: Vec<Vec<u8>> = (0..40).map(|i| vec![i; 3000]).collect();
+        let mut parts: Vec<&[u8]> = small.iter().map(Vec::as_slice).collect();
+        parts.splice(3..3, [large.as_slice(), &[], &large]);
+        write_new_parts(&folder.path().join("a"), &parts).unwrap();
+        assert!(fs::read(folder.path().join("a")).unwrap() == parts.concat());
+        write_new_parts(&folder.path().join("b"), &[]).unwrap();
+        assert_eq!(fs::read(folder.path().join("b")).unwrap(), b"");
+    }
 
     #[test]
     fn a_folder_appears_whole_or_not_at_all() {

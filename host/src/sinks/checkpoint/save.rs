@@ -1,13 +1,14 @@
 //! Writes a checkpoint.
 
-use super::{FORMAT, FileInfo, MANIFEST, Manifest, digest, folder};
+use super::{FORMAT, FileInfo, MANIFEST, Manifest, folder, hex};
 use crate::curvature::Streams;
-use crate::durable::{PartialFolder, write_new};
+use crate::durable::{PartialFolder, write_new, write_new_parts};
 use crate::error::{Exit, Fault, Result};
 use gauntlet_plugin_abi::{DType, Purpose};
 use gauntlet_plugin_api::backend::{SavedEntry, SavedState, SavedTensor};
-use safetensors::tensor::{Dtype, TensorView};
+use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -85,11 +86,11 @@ enum Content<'a> {
     State(&'a SavedState),
 }
 
-impl File<'_> {
-    fn bytes(&self) -> Result<Vec<u8>> {
+impl<'a> File<'a> {
+    fn parts(&self) -> Result<Parts<'a>> {
         match self.of {
-            Content::List(tensors) => serialize(tensors.iter().map(|tensor| (tensor.name.as_str(), tensor)), None),
-            Content::State(state) => optimizer_file(state),
+            Content::List(tensors) => parts(tensors.iter().map(|tensor| (tensor.name.clone(), tensor)).collect(), None),
+            Content::State(state) => optimizer_parts(state),
         }
     }
 }
@@ -99,10 +100,10 @@ fn write_all(folder: &Path, files: &[File<'_>]) -> Result<Vec<(String, FileInfo)
     std::thread::scope(|scope| {
         let mut hashes = vec![];
         for file in files {
-            let bytes = Arc::new(file.bytes()?);
-            let hashed = bytes.clone();
-            hashes.push(scope.spawn(move || FileInfo { bytes: hashed.len() as u64, sha256: digest(&hashed) }));
-            write_new(&folder.join(&file.name), &bytes)?;
+            let parts = Arc::new(file.parts()?);
+            let hashed = parts.clone();
+            hashes.push(scope.spawn(move || hashed.info()));
+            write_new_parts(&folder.join(&file.name), &parts.all())?;
         }
         let ended = |_| Fault::new(Exit::Internal, "a thread that hashes a checkpoint ended early");
         let infos = files.iter().zip(hashes).map(|(file, hash)| Ok((file.name.clone(), hash.join().map_err(ended)?)));
@@ -110,18 +111,36 @@ fn write_all(folder: &Path, files: &[File<'_>]) -> Result<Vec<(String, FileInfo)
     })
 }
 
+/// A safetensors file: its header, then the bytes of its tensors where they are.
+struct Parts<'a> {
+    header: Vec<u8>,
+    data: Vec<&'a [u8]>,
+}
+
+impl Parts<'_> {
+    fn all(&self) -> Vec<&[u8]> {
+        std::iter::once(self.header.as_slice()).chain(self.data.iter().copied()).collect()
+    }
+
+    fn info(&self) -> FileInfo {
+        let mut hash = Sha256::new();
+        self.all().into_iter().for_each(|part| hash.update(part));
+        FileInfo { bytes: self.all().iter().map(|part| part.len() as u64).sum(), sha256: hex(&hash.finalize()) }
+    }
+}
+
 /// Tensors under `entry/parameter`, everything else of the state in the metadata.
-fn optimizer_file(state: &SavedState) -> Result<Vec<u8>> {
+fn optimizer_parts(state: &SavedState) -> Result<Parts<'_>> {
     let named = state.entries.iter().flat_map(|entry| {
         entry.tensors.iter().map(|tensor| (format!("{}/{}", entry.name, tensor.name), tensor)).collect::<Vec<_>>()
     });
-    let named: Vec<_> = named.collect();
+    let named = named.collect();
     let entries = state.entries.iter().map(EntryInfo::of).collect();
     let info = serde_json::to_string(&StateInfo { schema_version: state.schema_version, entries });
     let info = info.map_err(|error| Fault::new(Exit::Internal, error.to_string()))?;
     // One key, since several would be written in an order that changes from process to process.
     let metadata = HashMap::from([("state".to_owned(), info)]);
-    serialize(named.iter().map(|(name, tensor)| (name.as_str(), *tensor)), Some(metadata))
+    parts(named, Some(metadata))
 }
 
 /// An optimizer's state without its tensors.
@@ -147,22 +166,67 @@ impl EntryInfo {
     }
 }
 
-fn serialize<'a>(
-    tensors: impl Iterator<Item = (&'a str, &'a SavedTensor)>,
-    metadata: Option<HashMap<String, String>>,
-) -> Result<Vec<u8>> {
-    let view = |(name, tensor): (&'a str, &'a SavedTensor)| {
-        let dtype = match tensor.dtype {
-            DType::F64 => Dtype::F64,
-            DType::I64 => Dtype::I64,
-            DType::BF16 => Dtype::BF16,
-            DType::F16 => Dtype::F16,
-            _ => Dtype::F32,
+/// The file that `safetensors::serialize` would make, without a copy of the tensors: larger element types first, then by
+/// name; the header filled up with spaces to a multiple of 8.
+fn parts(mut tensors: Vec<(String, &SavedTensor)>, metadata: Option<HashMap<String, String>>) -> Result<Parts<'_>> {
+    tensors.sort_by(|(name, tensor), (other_name, other)| {
+        dtype(other).cmp(&dtype(tensor)).then_with(|| name.cmp(other_name))
+    });
+    let mut offset = 0;
+    let infos = tensors.iter().map(|(name, tensor)| {
+        let start = offset;
+        offset += tensor.bytes.len();
+        let info = TensorInfo { dtype: dtype(tensor), shape: tensor.shape.clone(), data_offsets: (start, offset) };
+        (name.clone(), info)
+    });
+    let failed =
+        |error: &dyn std::fmt::Display| Fault::new(Exit::Internal, format!("tensors cannot be written: {error}"));
+    let metadata = Metadata::new(metadata, infos.collect()).map_err(|error| failed(&error))?;
+    let mut text = serde_json::to_vec(&metadata).map_err(|error| failed(&error))?;
+    text.resize(text.len().next_multiple_of(8), b' ');
+    let header = [&(text.len() as u64).to_le_bytes()[..], &text].concat();
+    Ok(Parts { header, data: tensors.iter().map(|(_, tensor)| tensor.bytes.as_slice()).collect() })
+}
+
+fn dtype(tensor: &SavedTensor) -> Dtype {
+    match tensor.dtype {
+        DType::F64 => Dtype::F64,
+        DType::I64 => Dtype::I64,
+        DType::BF16 => Dtype::BF16,
+        DType::F16 => Dtype::F16,
+        _ => Dtype::F32,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use safetensors::tensor::TensorView;
+
+    #[test]
+    fn a_file_has_the_bytes_that_the_library_writes() {
+        let tensor = |name: &str, dtype, shape: &[usize], bytes: usize| {
+            let bytes = (0..bytes).map(|byte| byte as u8).collect();
+            SavedTensor { name: name.into(), dtype, shape: shape.to_vec(), bytes }
         };
-        TensorView::new(dtype, tensor.shape.clone(), &tensor.bytes).map(|view| (name, view))
-    };
-    let views = tensors.map(view).collect::<Result<Vec<_>, _>>();
-    views
-        .and_then(|views| safetensors::serialize(views, metadata))
-        .map_err(|error| Fault::new(Exit::Internal, format!("tensors cannot be written: {error}")))
+        let tensors = [
+            tensor("b", DType::F32, &[2, 3], 24),
+            tensor("a", DType::BF16, &[3], 6),
+            tensor("z", DType::F64, &[1], 8),
+            tensor("a/\"quoted\"", DType::F32, &[], 4),
+            tensor("empty", DType::F32, &[0, 4], 0),
+        ];
+        for metadata in [None, Some(HashMap::from([("state".to_owned(), "{\"x\":1}".to_owned())]))] {
+            let ours = parts(tensors.iter().map(|one| (one.name.clone(), one)).collect(), metadata.clone()).unwrap();
+            let views = tensors
+                .iter()
+                .map(|one| (one.name.as_str(), TensorView::new(dtype(one), one.shape.clone(), &one.bytes).unwrap()));
+            let theirs = safetensors::serialize(views, metadata).unwrap();
+            assert_eq!(ours.all().concat(), theirs);
+            assert_eq!(
+                ours.info(),
+                FileInfo { bytes: theirs.len() as u64, sha256: crate::sinks::checkpoint::digest(&theirs) }
+            );
+        }
+    }
 }
