@@ -34,6 +34,7 @@ pub struct Scraping {
 
 impl Scraping {
     pub fn new(arguments: &Arguments) -> Result<Self> {
+        ensure!(std::thread::available_parallelism()?.get() > 1, "there is no other core to scrape from");
         tch::set_num_threads(1);
         let (optimizer, metrics) = quickstart(arguments)?;
         let metrics = metrics.context("no metrics")?;
@@ -89,7 +90,6 @@ fn once(address: SocketAddr) -> std::io::Result<()> {
 
 impl Subject for Scraping {
     fn check(&mut self) -> Result<Vec<f64>> {
-        ensure!(std::thread::available_parallelism()?.get() > 1, "there is no other core to scrape from");
         self.step()?;
         Ok(vec![])
     }

@@ -104,14 +104,23 @@ fn a_run_that_missed_stays_in_the_picture() {
     let text = table::text(&summary);
     assert!(text.contains("more than 2.5 times in one pair; the contender missed in 1 pair"), "{text}");
     let runs: Vec<Vec<RunResult>> = runs.iter().map(|found| found.runs.clone()).collect();
+    assert!(page::render(&summary, &runs).unwrap().contains("more than 2.5 times"));
+}
+
+#[test]
+fn more_ratios_than_contenders_have_their_colours() {
+    let names = ["a", "b", "c"];
+    let contenders = names.map(|name| format!("[[contender]]\nname = '{name}'\nbaseline = true\n")).concat();
+    let runs = names.map(|name| vec![run(name, 1, 8, 0.1, 1.0)]);
+    let summary = Summary::of(&plan(&contenders), &runs.clone().map(found));
+    assert_eq!(summary.curves.len(), 6);
     let page = page::render(&summary, &runs).unwrap();
-    assert!(page.contains("more than 2.5 times"));
-    let drawn = |class: &str| page.contains(&format!("strong {class}\""));
-    let styled = |class: &str| page.contains(&format!(".{class} {{"));
-    assert!(
-        (0..9).map(|at| format!("run-{at}")).all(|class| !drawn(&class) || styled(&class)),
-        "every curve has a colour"
-    );
+    for curve in 0..6 {
+        assert!(
+            page.contains(&format!("strong run-{curve}\"")) && page.contains(&format!(".run-{curve} {{")),
+            "{curve}"
+        );
+    }
 }
 
 #[test]
