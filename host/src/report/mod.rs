@@ -21,6 +21,7 @@ pub use series::{Axis, Points, average_length, averaged, points, thinned};
 
 use crate::durable;
 use crate::error::Result;
+use rayon::prelude::*;
 use std::path::{Path, PathBuf};
 
 /// Reads the records of these run folders and writes the page about them to `out`, which it replaces.
@@ -31,7 +32,7 @@ use std::path::{Path, PathBuf};
 /// [`Exit::Data`](crate::error::Exit::Data) for a record of something else,
 /// [`Exit::Write`](crate::error::Exit::Write).
 pub fn write(runs: &[PathBuf], out: &Path) -> Result<()> {
-    let histories = runs.iter().map(|run| History::read(run)).collect::<Result<Vec<_>>>()?;
+    let histories = runs.par_iter().map(|run| History::read(run)).collect::<Result<Vec<_>>>()?;
     durable::replace(out, page::render(&with_distinct_names(histories, runs))?.as_bytes())
 }
 
