@@ -321,6 +321,23 @@ fn a_run_begins_with_the_parameters_of_a_checkpoint() {
 }
 
 #[test]
+fn an_optimizer_that_begins_at_a_checkpoint_is_made_at_its_parameters() {
+    // The iterate of full-gn is a copy of the parameters that it was made at. Here a step has one inner step.
+    let solver = "optimizer.config={inner_batch_size = 4, inner = {sgd = {lr = 0.1}}}";
+    let at_anchor = |run: &Run, step: usize| {
+        let event = &run.events("step")[step];
+        assert_eq!(event["metrics"]["inner_value_first"], event["loss"], "the first inner step is at the anchor");
+    };
+    let first = Run::of(plugin("full-gn")).set("data.batch_size=4").set(solver).finished();
+    at_anchor(&first, 0);
+    let init = format!("run.init_from={}", first.folder.path().join("run/checkpoints/step-4").display());
+    at_anchor(&Run::of(plugin("full-gn")).set("data.batch_size=4").set(solver).set(&init).finished(), 0);
+    let resumed = ["--resume", "auto", "--reset-optimizer", "--set", "train.max_steps=9"];
+    assert_eq!(first.train_with(&resumed).code, 0);
+    at_anchor(&first, 8);
+}
+
+#[test]
 fn a_run_ends_at_its_limit_of_gradients() {
     let run = Run::of(plugin("adam")).set("train={max_steps = 99, max_gradient_equivalents = 2.5}").finished();
     assert_eq!(run.events("step").len(), 3);

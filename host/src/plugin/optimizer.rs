@@ -6,7 +6,7 @@ use crate::curvature::TorchSession;
 use crate::error::{Exit, Fault, Result};
 use gauntlet_plugin_abi::{Capability, ErrorCode, RString};
 use gauntlet_plugin_api::Error;
-use gauntlet_plugin_api::backend::{Backend, Instance, SavedState, StepResult};
+use gauntlet_plugin_api::backend::{Backend, CreateFn, Instance, SavedState, StepResult};
 use gauntlet_plugin_api::metadata::{Metadata, RULES};
 use serde_json::Value;
 use tch::Tensor;
@@ -16,6 +16,8 @@ use tch::Tensor;
 pub struct PluginOptimizer {
     name: String,
     session: &'static TorchSession,
+    create: CreateFn,
+    config: String,
     instance: Instance<crate::curvature::TorchBackend>,
     answers_rules: bool,
 }
@@ -39,10 +41,22 @@ impl PluginOptimizer {
         if !problems.is_empty() {
             return Err(problems.iter().map(|problem| problem.fault(origins)).collect());
         }
-        let instance = Instance::create(session, plugin.module().create(), &config.to_string());
+        let (create, config) = (plugin.module().create(), config.to_string());
+        let instance = Instance::create(session, create, &config);
         let instance = instance.map_err(|error| vec![fault_of(&name, session, error)])?;
         let answers_rules = plugin.metadata.answers.iter().any(|question| question == RULES);
-        Ok(Self { name, session, instance, answers_rules })
+        Ok(Self { name, session, create, config, instance, answers_rules })
+    }
+
+    /// Makes the optimizer anew at the parameters of now. One that was made at others may hold what it took from them.
+    ///
+    /// # Errors
+    ///
+    /// What the plugin says.
+    pub fn make_anew(&mut self) -> Result<()> {
+        let made = Instance::create(self.session, self.create, &self.config);
+        self.instance = made.map_err(|error| fault_of(&self.name, self.session, error))?;
+        Ok(())
     }
 
     /// The plugin's name.

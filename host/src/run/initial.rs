@@ -8,8 +8,9 @@ use crate::sinks::checkpoint::{Checkpoint, Manifest};
 use gauntlet_plugin_abi::Purpose;
 use std::path::Path;
 
-/// Puts the parameters that a checkpoint is judged at, its average where it has one, into a run at its start. Where data,
-/// order, seed and sequence length are those of the checkpoint's run, the new one goes on at its place in the data.
+/// Puts the parameters that a checkpoint is judged at, its average where it has one, into a run at its start, and makes
+/// the optimizer at them. Where data, order, seed and sequence length are those of the checkpoint's run, the new one goes
+/// on at its place in the data.
 ///
 /// # Errors
 ///
@@ -23,6 +24,7 @@ pub fn begin_from(path: &Path, prepared: &mut Prepared) -> Result<Event, Vec<Fau
         return Err(fit::other_model(vec![], differences).into_iter().map(in_key).collect());
     }
     fit::begin_with(&checkpoint, prepared).map_err(one)?;
+    prepared.trainer.renew_optimizer().map_err(one)?;
     let same_data = places(&checkpoint.manifest) == places(&prepared.manifest);
     let streams = if same_data { checkpoint.streams() } else { Default::default() };
     let tokens = |purpose| streams.drawn(purpose) * prepared.manifest.seq_len as u64;

@@ -107,7 +107,9 @@ impl Resume {
         changes.iter_mut().for_each(|change| change.step = manifest.step);
         fit::check_changes(&changes, checkpoint, &self.allowed).map_err(one)?;
         fit::restore_tensors(checkpoint, prepared, self.nonfinite).map_err(one)?;
-        if !self.allowed.reset_optimizer {
+        if self.allowed.reset_optimizer {
+            prepared.trainer.renew_optimizer().map_err(one)?;
+        } else {
             let state = checkpoint.optimizer().map_err(one)?;
             prepared.trainer.load_optimizer(&state).map_err(|fault| vec![fit::unfit_state(fault, checkpoint)])?;
         }

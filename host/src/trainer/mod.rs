@@ -167,6 +167,11 @@ impl Trainer {
         self.optimizer.load(state)
     }
 
+    /// Begins with an optimizer that is made at the parameters of now.
+    pub fn renew_optimizer(&mut self) -> Result<()> {
+        self.optimizer.make_anew()
+    }
+
     /// Parts of the step in progress that are done, 0 between steps.
     pub fn part(&self) -> u64 {
         self.part
