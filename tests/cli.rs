@@ -1,10 +1,11 @@
 //! What the command line prints, and what it says of a bad configuration: one line a problem, exit code 2.
 
-use crate::built::plugin;
+use crate::built::{plugin, source_tree};
 use crate::corpus::Run;
 use crate::program::{filtered, gauntlet};
 use insta::assert_snapshot;
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 fn stdout(args: &[&str]) -> String {
     gauntlet(Path::new("/"), args).succeeded()
@@ -23,6 +24,18 @@ fn help_names_every_command() {
     }
     let nothing = gauntlet(Path::new("/"), &[]);
     assert_eq!((nothing.code, nothing.stderr.contains("Usage: gauntlet")), (2, true));
+}
+
+#[test]
+fn shipped_configurations_are_valid() {
+    let files = fs::read_dir(source_tree().join("configs")).unwrap().map(|entry| entry.unwrap().path());
+    let is_run =
+        |file: &PathBuf| file.is_file() && !file.file_name().unwrap().to_string_lossy().starts_with("compare-");
+    let files: Vec<PathBuf> = files.filter(is_run).collect();
+    assert!(files.len() > 18, "{files:?}");
+    for file in files {
+        gauntlet(Path::new("/"), &["config", "check", "--config", file.to_str().unwrap()]).succeeded();
+    }
 }
 
 #[test]

@@ -153,6 +153,42 @@ fn a_dry_run_shows_rules_and_memory_and_writes_nothing() {
     assert_eq!((refused.code, refused.errors().len()), (80, 1), "{}", refused.stderr);
 }
 
+/// The number behind a word of a line of the plan.
+fn planned(stdout: &str, line: &str, at: usize) -> f64 {
+    let line = stdout.lines().find(|text| text.trim_start().starts_with(line)).unwrap_or_else(|| panic!("{stdout}"));
+    let numbers = line.split([' ', '(', ',', ';']).filter_map(|word| word.parse::<f64>().ok());
+    {
+        let mut numbers = numbers;
+        numbers.nth(at)
+    }
+    .unwrap_or_else(|| panic!("{line}"))
+}
+
+#[test]
+fn a_plan_tells_what_a_step_takes_without_the_data() {
+    // The optimizer takes batches of 4 and 8 only; 32 is what the line through them gives.
+    let settings = ["data.batch_size=32", "optimizer.config={inner_batch_size = 4, line_search_batches = 3}"];
+    let run = settings.iter().fold(Run::of(plugin("full-gn")), |run, setting| run.set(*setting));
+    let steps = run.finished().events("step");
+    let step = |key: &str| steps[1][key].as_f64().unwrap() - steps[0][key].as_f64().unwrap();
+    let absent = settings.iter().fold(Run::of(plugin("full-gn")), |run, setting| run.set(*setting));
+    let absent = absent.set("data.train=absent").set("data.validation=absent").set("run.init_from=absent");
+    let plan = absent.train_with(&["--plan"]).succeeded();
+    for line in ["data        not there", "validation  not there", "begins at   absent: not there"] {
+        assert!(plan.contains(line), "{plan}");
+    }
+    for (line, at, key, tolerance) in [
+        ("operations", 0, "flops", 0.02),
+        ("operations", 1, "gradient_equivalents", 0.02),
+        ("tokens", 0, "tokens", 1e-9),
+        ("tokens", 1, "line_search_tokens", 1e-9),
+    ] {
+        let (planned, real) = (planned(&plan, line, at), step(key));
+        assert!((planned / real - 1.0).abs() < tolerance, "{key}: {planned} planned, {real} in a run\n{plan}");
+    }
+    assert!(plan.contains(" of the plugin's own") && !absent.file("").exists(), "{plan}");
+}
+
 #[test]
 fn a_dry_run_shows_what_each_shipped_plugin_does_to_which_parameter() {
     let rules = |plugin_name: &str, settings: &[&str]| {

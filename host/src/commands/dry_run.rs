@@ -1,29 +1,62 @@
-//! `gauntlet train --dry-run`: who optimises what, and what it takes, before a step is made.
+//! `gauntlet train --dry-run`: who optimises what, and what it takes, before a step is made; and `--plan`, which
+//! estimates a step as well.
 
 use super::Faults;
 use crate::config::Loaded;
 use crate::error::printable;
-use crate::run::Plan;
+use crate::run::{Estimate, Plan};
 
 pub fn run(loaded: &Loaded) -> Result<(), Faults> {
     let plan = Plan::new(loaded)?;
+    print_run(loaded, &plan, &[]);
+    print_params(&plan);
+    print_memory(&plan);
+    println!("\nnothing was trained or written");
+    Ok(())
+}
+
+/// As [`run`], with an estimate of a step; what the configuration names and is not there is said.
+pub fn plan(loaded: &Loaded) -> Result<(), Faults> {
+    let (plan, estimate, absent) = Plan::estimated(loaded)?;
+    print_run(loaded, &plan, &absent);
+    print_params(&plan);
+    print_memory(&plan);
+    print_estimate(&plan, &estimate);
+    println!("\nnothing was trained or written");
+    Ok(())
+}
+
+fn print_run(loaded: &Loaded, plan: &Plan, absent: &[&str]) {
     let config = &loaded.config;
     let started = &plan.started;
+    let is_there = |key: &str| !absent.contains(&key);
     println!("model       {}: {} parameters", started.model, started.num_params);
     println!("plugin      {} (sha256 {})", started.plugin, started.plugin_sha256);
     println!("device      {}, threads {}", started.device, started.threads);
     let sequences = format!("{} sequences of {} tokens", config.data.batch_size, config.data.seq_len);
     println!("step        {} tokens: {sequences}, {} at once", started.tokens_per_step, started.micro_batch_size);
     let epochs = |steps: u64| steps as f64 * started.tokens_per_step as f64 / started.epoch_tokens as f64;
-    let length = started
-        .max_steps
-        .map_or("no number of steps".into(), |steps| format!("{steps} steps, {:.2} epochs", epochs(steps)));
+    let length = started.max_steps.map_or("no number of steps".into(), |steps| match is_there("data.train") {
+        true => format!("{steps} steps, {:.2} epochs", epochs(steps)),
+        false => format!("{steps} steps, {} tokens", number(steps as f64 * started.tokens_per_step as f64)),
+    });
     println!("length      {length}");
-    println!("data        {} tokens an epoch, fingerprint {}", started.epoch_tokens, started.data);
-    println!("validation  {}", if config.data.validation.as_slice().is_empty() { "none" } else { "found" });
-    print_params(&plan);
-    print_memory(&plan);
-    Ok(())
+    match is_there("data.train") {
+        true => println!("data        {} tokens an epoch, fingerprint {}", started.epoch_tokens, started.data),
+        false => println!("data        not there"),
+    }
+    println!(
+        "validation  {}",
+        match config.data.validation.as_slice().is_empty() {
+            true => "none",
+            false if is_there("data.validation") => "found",
+            false => "not there",
+        }
+    );
+    if let Some(from) = &config.run.init_from {
+        let found = if is_there("run.init_from") { "found" } else { "not there" };
+        println!("begins at   {}: {found}", printable(&from.display().to_string()));
+    }
 }
 
 fn print_params(plan: &Plan) {
@@ -57,7 +90,44 @@ fn print_memory(plan: &Plan) {
         println!("  {what:<28}  {:>10}", size(*bytes));
     }
     println!("  {:<28}  {:>10}", "sum", size(plan.memory.iter().map(|(_, bytes)| bytes).sum()));
-    println!("\nnothing was trained or written");
+}
+
+fn print_estimate(plan: &Plan, estimate: &Estimate) {
+    let Estimate { gradient_equivalents, flops, tokens, line_search_tokens, rate, call_seconds, own_seconds } =
+        *estimate;
+    let steps = plan.started.max_steps;
+    let whole =
+        |of_a_step: f64| steps.map_or(String::new(), |steps| format!("; in all {}", number(steps as f64 * of_a_step)));
+    println!("\na step, estimated from small ones");
+    println!("  operations   {} ({gradient_equivalents:.2} gradients of the batch){}", number(flops), whole(flops));
+    println!(
+        "  tokens       {}, and {} for the line search{}",
+        number(tokens),
+        number(line_search_tokens),
+        whole(tokens + line_search_tokens)
+    );
+    println!("  rate         {} operations a second, measured on a gradient of one sequence", number(rate));
+    println!(
+        "  time         {}: {} of calls, {} of the plugin's own{}",
+        duration(estimate.seconds()),
+        duration(call_seconds),
+        duration(own_seconds),
+        steps.map_or(String::new(), |steps| format!("; in all {}", duration(steps as f64 * estimate.seconds()))),
+    );
+}
+
+/// Three digits, and a power of ten where it takes one.
+fn number(value: f64) -> String {
+    if value < 1e4 { format!("{value:.0}") } else { format!("{value:.2e}") }
+}
+
+/// A time in its largest unit.
+fn duration(seconds: f64) -> String {
+    let units = [(86_400.0, "days"), (3600.0, "hours"), (60.0, "minutes"), (1.0, "s")];
+    match units.iter().find(|(unit, _)| seconds >= *unit) {
+        Some((unit, name)) => format!("{:.1} {name}", seconds / unit),
+        None => format!("{:.0} ms", seconds * 1000.0),
+    }
 }
 
 /// Bytes with a binary unit.

@@ -35,6 +35,10 @@ pub struct Args {
     /// Check everything up to step 1, and print which parameter follows which rule, and the memory; train nothing.
     #[arg(long, conflicts_with = "resume")]
     dry_run: bool,
+    /// Print what the run would be and take: parameters, operations, tokens, memory by part, and the time of a step by
+    /// measurements of some seconds. Data and first checkpoint need not be there. Train nothing.
+    #[arg(long, conflicts_with_all = ["resume", "dry_run"])]
+    plan: bool,
 }
 
 impl Args {
@@ -60,6 +64,9 @@ pub fn run(args: &Args) -> Result<u8, Faults> {
     let loaded = args.layers.load_all()?;
     if args.dry_run {
         return dry_run::run(&loaded).map(|()| 0);
+    }
+    if args.plan {
+        return dry_run::plan(&loaded).map(|()| 0);
     }
     let ending = run::train(&loaded, &args.resume(), args.graceful_exit_code())?;
     if let Some(fault) = &ending.fault {

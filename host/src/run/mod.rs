@@ -1,5 +1,6 @@
 //! A training run from its configuration to its last checkpoint. The only module that knows all others.
 
+mod estimate;
 mod exit_guard;
 mod fit;
 mod folder;
@@ -18,6 +19,7 @@ mod store;
 mod threads;
 mod watch;
 
+pub use estimate::Estimate;
 pub use identity::Allowed;
 pub use plan::Plan;
 pub use prepare::{device, kind, load_plugin, refuse_unused_schedule, set_up_libtorch};

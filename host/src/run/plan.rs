@@ -1,5 +1,6 @@
 //! What a run would be, known before its first step: which rule each parameter follows, and what takes memory.
 
+use super::estimate::{Estimate, StandIn};
 use super::initial;
 use super::prepare::Prepared;
 use crate::config::Loaded;
@@ -35,6 +36,19 @@ pub struct Planned {
 }
 
 impl Plan {
+    /// The same for a configuration whose data and first checkpoint need not be there, with what a step will take and
+    /// the keys of what is absent.
+    ///
+    /// # Errors
+    ///
+    /// As [`Plan::new`], and as [`Estimate::measure`].
+    pub fn estimated(loaded: &Loaded) -> Result<(Self, Estimate, Vec<&'static str>), Vec<Fault>> {
+        let stand_in = StandIn::new(loaded).map_err(|fault| vec![fault])?;
+        let (complete, absent) = stand_in.instead_of_absent();
+        let plan = Self::new(&complete)?;
+        Ok((plan, Estimate::measure(loaded)?, absent))
+    }
+
     /// Puts the run together as training would, and writes nothing.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ fn conforms_with_every_rule() {
         json!({ "sgd": { "lr": 0.3, "momentum": 0.5 } }),
     ];
     for inner in rules {
-        for model in ["quadratic", "prox_linear"] {
+        for model in ["quadratic", "prox_linear", "linear", "loss"] {
             conformance::<FullGn>(json!({ "inner": inner, "inner_batch_size": 2, "model": model }));
         }
     }

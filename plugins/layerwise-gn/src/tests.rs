@@ -8,7 +8,7 @@ const NAMES: [&str; 5] = ["embedding", "norm", "hidden.weight", "hidden.bias", "
 #[test]
 fn conforms() {
     let sgd = json!({ "sgd": { "lr": 0.3, "momentum": 0.5 } });
-    for model in ["quadratic", "prox_linear"] {
+    for model in ["quadratic", "prox_linear", "linear"] {
         conformance::<LayerwiseGn>(json!({ "inner": sgd, "inner_batch_size": 2, "model": model, "clip_norm": 0.1 }));
     }
     conformance::<LayerwiseGn>(json!({ "inner_batch_size": 2, "line_search": false }));

@@ -99,6 +99,9 @@ impl GaussNewton {
     /// Settings out of range, and a structure that does not fit the model.
     pub fn new(config: Config, structure: Structure, setup: &Setup) -> Result<Self> {
         config.check(setup)?;
+        if config.model == Model::Loss && structure != Structure::Full {
+            return Err(Error::config("model", "\"loss\" is of the whole model: its blocks depend on each other"));
+        }
         let params = setup.params();
         let solver = Running::new(&config.inner.solver(), params)?;
         let clip = config.clip.unwrap_or(match structure {
@@ -215,15 +218,23 @@ impl GaussNewton {
             let (loss, gradient) = ctx.loss_and_gradient(ctx.params(), batch)?;
             return Ok(Subproblem { anchor_loss: loss, value: loss, gradient });
         }
-        let local = ctx.linearize(ctx.params(), batch, &self.structure)?;
+        let local = || ctx.linearize(ctx.params(), batch, &self.structure);
         let mut model = match self.config.model {
             Model::Quadratic => {
-                let q = local.quadratic(delta)?;
+                let q = local()?.quadratic(delta)?;
                 Subproblem { anchor_loss: q.anchor_loss, value: q.value(), gradient: q.gradient }
             }
             Model::ProxLinear => {
-                let l = local.prox_linear(delta)?;
+                let l = local()?.prox_linear(delta)?;
                 Subproblem { anchor_loss: l.anchor_loss, value: l.value, gradient: l.gradient }
+            }
+            Model::Linear => {
+                let (anchor_loss, gradient) = ctx.loss_and_gradient(ctx.params(), batch)?;
+                Subproblem { anchor_loss, value: anchor_loss + gradient.dot(delta)?, gradient }
+            }
+            Model::Loss => {
+                let (value, gradient) = ctx.loss_and_gradient(&self.iterate, batch)?;
+                Subproblem { anchor_loss: ctx.loss(ctx.params(), batch)?, value, gradient }
             }
         };
         let lambda = self.config.tikhonov;

@@ -70,6 +70,10 @@ pub enum Model {
     Quadratic,
     /// L(z0 + J delta): Gauss-Newton prox-linear.
     ProxLinear,
+    /// L + <g0, J delta>: no curvature. What remains of a step shows what curvature adds to it.
+    Linear,
+    /// L(theta + delta), nothing linearized: N steps of the inner rule count as one. What Gauss-Newton can hope for.
+    Loss,
 }
 
 /// Parts of the gradient that are clipped apart.

@@ -72,6 +72,37 @@ fn prox_linear_on_a_linear_model_is_the_rule_on_each_minibatch() {
     }
 }
 
+/// The loss itself is the rule on each minibatch for every model.
+#[test]
+fn the_loss_as_its_own_model_is_the_rule_on_each_minibatch() {
+    for inner in [sgd(0.5, 0.8), json!({ "adamw": { "lr": 0.1 } }), json!({ "muon": { "lr": 0.1 } })] {
+        let plain = json!({ "inner": inner, "inner_batch_size": 2 });
+        let config = with(plain.clone(), json!({ "model": "loss", "line_search": false }));
+        let problem = || Problem::two_layer().batch_size(8);
+        for (found, expected) in four::<Gn<Full>>(config, problem()).iter().zip(four::<Plain>(plain, problem())) {
+            assert_eq!(bits(&found.1), bits(&expected.1), "{inner}");
+        }
+    }
+}
+
+/// Without curvature all inner steps see the gradient at the anchor: by plain descent they are one step of the batch.
+#[test]
+fn inner_descent_on_a_linear_model_is_one_step_of_the_batch() {
+    let problem = || Problem::two_layer().batch_size(8);
+    let config = |model: &str| {
+        let rest = json!({ "model": model, "outer_at": "step", "line_search": false });
+        with(json!({ "inner": sgd(0.1, 0.0), "inner_batch_size": 2 }), rest)
+    };
+    let expected = four::<Plain>(json!({ "inner": sgd(0.4, 0.0), "inner_batch_size": 8 }), problem());
+    let full = four::<Gn<Full>>(config("linear"), problem());
+    let by_layer = four::<Gn<Layerwise>>(config("linear"), problem());
+    for ((full, by_layer), expected) in full.iter().zip(&by_layer).zip(&expected) {
+        assert_eq!(bits(&full.1), bits(&by_layer.1));
+        close(&full.1, &expected.1, 1e-13);
+    }
+    assert!(distance(&four::<Gn<Full>>(config("quadratic"), problem())[0].1, &full[0].1) > 1e-6);
+}
+
 /// On the squared loss the quadratic model of a linear model is the loss too; on cross-entropy it is not.
 #[test]
 fn the_quadratic_model_is_the_loss_only_where_the_loss_is_quadratic() {

@@ -1,0 +1,300 @@
+//! What a step of a run will take, from steps that are small enough to be made on the spot.
+//!
+//! - **Operations**: the plugin makes two steps on a model whose sizes are all reduced by the same factor, with the
+//!   smallest batch that it takes and with twice that. The second of them counts, since a first one may be another. Both
+//!   make a line, which gives the operations of the whole batch in units of its gradient, and the data drawn.
+//! - **Rate**: a gradient of the model itself, on one sequence.
+//! - **The plugin's own time**: two steps on the model itself with the smallest batch and short sequences, without the
+//!   time of the calls, by the parts of a step, whose number the line gives.
+
+use super::prepare::Prepared;
+use crate::config::{Config, Loaded, Paths, ShardPath};
+use crate::error::{Exit, Fault, Result};
+use crate::events::{Event, Step};
+use crate::model::ModelConfig;
+use crate::trainer::Progress;
+use gauntlet_plugin_abi::Purpose;
+use gauntlet_plugin_api::{Part, Position};
+use serde_json::json;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// Tokens of a step in which the plugin's own time is measured, about.
+const SHORT_STEP: u64 = 512;
+/// A rate is measured for at least so long, so that no single hiccup makes it.
+const RATE_TIME: Duration = Duration::from_secs(1);
+/// Tokens in the file that stands in for data.
+const STAND_IN_TOKENS: u32 = 1 << 16;
+
+/// What a step takes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Estimate {
+    /// Operations in units of one gradient of the batch.
+    pub gradient_equivalents: f64,
+    /// Floating-point operations.
+    pub flops: f64,
+    /// Tokens drawn to solve.
+    pub tokens: f64,
+    /// Tokens drawn for the line search.
+    pub line_search_tokens: f64,
+    /// Operations a second of a gradient.
+    pub rate: f64,
+    /// Seconds of calls, at that rate.
+    pub call_seconds: f64,
+    /// Seconds of the plugin between its calls.
+    pub own_seconds: f64,
+}
+
+impl Estimate {
+    /// Seconds of a step.
+    pub fn seconds(&self) -> f64 {
+        self.call_seconds + self.own_seconds
+    }
+
+    /// Measures. The configuration's data need not be there.
+    ///
+    /// # Errors
+    ///
+    /// What keeps the plugin from small steps of this configuration.
+    pub fn measure(loaded: &Loaded) -> Result<Self, Vec<Fault>> {
+        let stand_in = StandIn::new(loaded).map_err(|fault| vec![fault])?;
+        let model = ModelConfig::resolve(&loaded.config.model, &loaded.origins)?;
+        let batch_size = loaded.config.data.batch_size as u64;
+        let (smallest, one) = stand_in.smallest_batch(&model, batch_size)?;
+        let two = if smallest == batch_size { one } else { stand_in.reduced(&model, 2 * smallest).second_step()? };
+        let line = Line { one, two };
+        let whole = line.at(batch_size as f64 / smallest as f64);
+        let own = stand_in.whole(smallest, short_length(loaded, smallest)).second_step()?;
+        let (flops_of_gradient, rate) = stand_in.whole(smallest, loaded.config.data.seq_len).rate()?;
+        let flops = whole.gradients * flops_of_gradient * batch_size as f64;
+        let seq_len = loaded.config.data.seq_len as f64;
+        Ok(Self {
+            gradient_equivalents: whole.gradients,
+            flops,
+            tokens: whole.sequences * seq_len,
+            line_search_tokens: whole.line_search_sequences * seq_len,
+            rate,
+            call_seconds: flops / rate,
+            own_seconds: own.own_seconds * whole.parts / own.parts,
+        })
+    }
+}
+
+/// Tokens of a sequence with which a step of the smallest batch is short.
+fn short_length(loaded: &Loaded, sequences: u64) -> usize {
+    ((SHORT_STEP / sequences.max(1)) as usize).clamp(2, loaded.config.data.seq_len.max(2))
+}
+
+/// A step as it was made.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Made {
+    /// Operations in units of one gradient of the batch.
+    gradients: f64,
+    sequences: f64,
+    line_search_sequences: f64,
+    /// Calls of the plugin's `step`.
+    parts: f64,
+    own_seconds: f64,
+}
+
+/// What a step takes against the size of its batch, in units of the smallest.
+struct Line {
+    one: Made,
+    two: Made,
+}
+
+impl Line {
+    fn at(&self, units: f64) -> Made {
+        let Self { one, two } = self;
+        let at = |one: f64, two: f64| one + (units - 1.0) * (two - one);
+        Made {
+            // These are relative to the batch, and what is linear in it is their product with it.
+            gradients: at(one.gradients, 2.0 * two.gradients) / units,
+            sequences: at(one.sequences, two.sequences),
+            line_search_sequences: at(one.line_search_sequences, two.line_search_sequences),
+            parts: at(one.parts, two.parts),
+            own_seconds: at(one.own_seconds, two.own_seconds),
+        }
+    }
+}
+
+/// A run with tokens that stand in for its data.
+pub(super) struct StandIn<'a> {
+    loaded: &'a Loaded,
+    folder: tempfile::TempDir,
+}
+
+/// A small run.
+struct Small(Loaded);
+
+impl<'a> StandIn<'a> {
+    pub fn new(loaded: &'a Loaded) -> Result<Self> {
+        let folder = tempfile::tempdir().map_err(|error| Fault::writing(&std::env::temp_dir(), &error))?;
+        let stand_in = Self { loaded, folder };
+        write_tokens(&stand_in.file(), 2)?;
+        Ok(stand_in)
+    }
+
+    fn file(&self) -> std::path::PathBuf {
+        self.folder.path().join("stand-in.bin")
+    }
+
+    /// The configuration with a stand-in for what it names and is not there, and the keys of that.
+    pub fn instead_of_absent(&self) -> (Loaded, Vec<&'static str>) {
+        let mut loaded = self.loaded.clone();
+        let config = &mut loaded.config;
+        let lacks = |paths: &Paths| paths.as_slice().iter().any(|path| !path.path().exists());
+        let mut absent = vec![];
+        if lacks(&config.data.train) {
+            absent.push("data.train");
+            config.data.train = Paths::One(ShardPath::Plain(self.file()));
+        }
+        if lacks(&config.data.validation) {
+            absent.push("data.validation");
+            config.data.validation = Paths::default();
+        }
+        if config.run.init_from.as_ref().is_some_and(|path| !path.exists()) {
+            absent.push("run.init_from");
+            config.run.init_from = None;
+        }
+        (loaded, absent)
+    }
+
+    fn with(&self, batch_size: u64, seq_len: usize, change: impl FnOnce(&mut Config)) -> Small {
+        let mut loaded = self.loaded.clone();
+        let config = &mut loaded.config;
+        config.data.train = Paths::One(ShardPath::Plain(self.file()));
+        config.data.validation = Paths::default();
+        config.run.init_from = None;
+        config.data.batch_size = batch_size as usize;
+        config.data.seq_len = seq_len;
+        config.train.micro_batch_size = 0;
+        change(config);
+        Small(loaded)
+    }
+
+    /// The model itself.
+    fn whole(&self, batch_size: u64, seq_len: usize) -> Small {
+        self.with(batch_size, seq_len, |_| ())
+    }
+
+    /// A model all of whose sizes are smaller by the same factor, so that each part keeps its share of the operations.
+    fn reduced(&self, model: &ModelConfig, batch_size: u64) -> Small {
+        let width = 2 * model.num_heads;
+        let reduced = |size: usize, least: usize| (size * width).div_ceil(model.width).max(least);
+        let seq_len = reduced(self.loaded.config.data.seq_len, 2);
+        let sizes = [
+            ("width", width),
+            ("mlp_width", reduced(model.mlp_width, 1)),
+            ("vocab_size", reduced(model.vocab_size, 2)),
+        ];
+        self.with(batch_size, seq_len, |config| {
+            sizes.iter().for_each(|(key, size)| drop(config.model.insert((*key).into(), json!(size))));
+        })
+    }
+
+    /// The smallest batch that divides the configured one and that the plugin takes, with a step of it.
+    fn smallest_batch(&self, model: &ModelConfig, batch_size: u64) -> Result<(u64, Made), Vec<Fault>> {
+        let mut refused = vec![];
+        for smallest in (1..=batch_size).filter(|size| batch_size.is_multiple_of(*size)) {
+            match self.reduced(model, smallest).prepared() {
+                Ok(prepared) => return Ok((smallest, second_step(prepared)?)),
+                Err(faults) if faults.iter().all(|fault| fault.exit == Exit::Usage) => refused = faults,
+                Err(faults) => return Err(faults),
+            }
+        }
+        Err(refused)
+    }
+}
+
+impl Small {
+    fn prepared(&self) -> Result<Prepared, Vec<Fault>> {
+        Prepared::new(&self.0, None)
+    }
+
+    fn second_step(&self) -> Result<Made, Vec<Fault>> {
+        second_step(self.prepared()?)
+    }
+
+    /// Operations of the gradient of one sequence, and operations a second.
+    fn rate(&self) -> Result<(f64, f64), Vec<Fault>> {
+        let prepared = self.prepared()?;
+        let mut state = prepared.session.lock();
+        let (backend, params) = state.backend_and_params();
+        let problem = backend.problem();
+        let flops = 3.0 * problem.forward_flops(1);
+        let gradient = |first: u64| {
+            let parts = vec![Part { purpose: Purpose::STEP.0, first, count: 1 }];
+            problem.loss_and_gradient(&params, &Position { parts, sequences: 1, tokens: problem.seq_len() as u64 })
+        };
+        // The first one finds no memory to use again.
+        gradient(0).map_err(|fault| vec![fault])?;
+        let (started, mut done) = (Instant::now(), 0);
+        while started.elapsed() < RATE_TIME {
+            done += 1;
+            gradient(done).map_err(|fault| vec![fault])?;
+        }
+        Ok((flops, flops * done as f64 / started.elapsed().as_secs_f64()))
+    }
+}
+
+/// The second step of a run, or its only one.
+fn second_step(mut prepared: Prepared) -> Result<Made, Vec<Fault>> {
+    let seq_len = prepared.manifest.seq_len as f64;
+    let (mut steps, mut parts): (Vec<Step>, Vec<u64>) = (vec![], vec![0]);
+    while steps.len() < 2 {
+        let mut hear = |event| match event {
+            Event::Step(step) => steps.push(step),
+            _ => (),
+        };
+        let progress = prepared.trainer.advance(&mut hear).map_err(|fault| vec![fault])?;
+        *parts.last_mut().unwrap_or(&mut 0) += 1;
+        match progress {
+            Progress::Part => {}
+            Progress::Step => parts.push(0),
+            Progress::End(_) => break,
+        }
+    }
+    let Some(last) = steps.pop() else {
+        return Err(vec![Fault::new(Exit::Usage, "the configuration ends before its first step")]);
+    };
+    let since = |of: fn(&Step) -> f64| of(&last) - steps.last().map_or(0.0, of);
+    Ok(Made {
+        gradients: since(|step| step.gradient_equivalents),
+        sequences: since(|step| step.tokens as f64) / seq_len,
+        line_search_sequences: since(|step| step.line_search_tokens as f64) / seq_len,
+        parts: parts[steps.len()] as f64,
+        own_seconds: (last.seconds - last.call_seconds).max(0.0),
+    })
+}
+
+/// A shard in llm.c's layout with 32-bit ids, all below `ids`.
+fn write_tokens(path: &Path, ids: u32) -> Result<()> {
+    let header: [u32; 3] = [20_240_801, 7, STAND_IN_TOKENS];
+    // A multiplicative hash: any tokens will do that are not all the same.
+    let tokens = (0..STAND_IN_TOKENS).map(|at| (at.wrapping_mul(2_654_435_761) >> 16) % ids);
+    let numbers = header.into_iter().chain(std::iter::repeat_n(0, 253)).chain(tokens);
+    let bytes: Vec<u8> = numbers.flat_map(u32::to_le_bytes).collect();
+    std::fs::write(path, bytes).map_err(|error| Fault::writing(path, &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_grows_with_the_batch_and_what_does_not_is_told_apart() {
+        let made = |gradients: f64, n: f64| Made {
+            gradients,
+            sequences: 4.0 * n,
+            line_search_sequences: 8.0,
+            parts: n + 1.0,
+            own_seconds: 0.5,
+        };
+        // Three gradients of the batch and one of 4 sequences whatever it is.
+        let line = Line { one: made(4.0, 1.0), two: made(3.5, 2.0) };
+        let at = line.at(10.0);
+        assert_eq!((at.sequences, at.line_search_sequences, at.parts, at.own_seconds), (40.0, 8.0, 11.0, 0.5));
+        assert!((at.gradients - 3.1).abs() < 1e-12, "{}", at.gradients);
+    }
+}
