@@ -2,10 +2,11 @@
 
 use crate::built::{GAUNTLET, fixture, plugin, shipped};
 use crate::corpus::Run;
-use crate::program::{Outcome, gauntlet, outcome, without_own};
+use crate::program::{Outcome, gauntlet, outcome, program, without_own};
 use crate::soak::rounds;
 use std::fs;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 /// A run in a folder, by another program that calls it.
 fn through(caller: &[&str], run: &Run) -> Outcome {
@@ -32,6 +33,26 @@ fn a_wall_clock_that_jumps_changes_nothing() {
     assert!(times("elapsed").is_sorted() && times("seconds").iter().all(|seconds| (0.0..60.0).contains(seconds)));
     let report = gauntlet(jumping.folder.path(), &["report", "run"]);
     assert_eq!(report.code, 0, "{}", report.stderr);
+}
+
+#[test]
+fn a_plugin_that_is_replaced_is_said_at_the_next_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let library = folder.path().join("libadam.so");
+    fs::copy(plugin("adam"), &library).unwrap();
+    let run = Run::of(&library).set("train.max_steps=400").set("checkpoint={every_steps = 50, every_minutes = 0}");
+    let mut command = program();
+    let child = command.args(run.args(&[])).current_dir(run.folder.path()).stderr(Stdio::piped()).spawn().unwrap();
+    while fs::read_dir(run.file("checkpoints")).map_or(0, Iterator::count) == 0 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    fs::copy(plugin("sgd"), folder.path().join("new")).unwrap();
+    fs::rename(folder.path().join("new"), &library).unwrap();
+    let ended = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!((ended.status.code(), said.matches("was replaced").count()), (Some(0), 1), "{said}");
+    let same = Run::of(plugin("adam")).set("train.max_steps=400").finished();
+    assert_eq!(run.saved(400, "params.safetensors"), same.saved(400, "params.safetensors"));
 }
 
 #[test]

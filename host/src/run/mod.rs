@@ -4,6 +4,7 @@ mod estimate;
 mod exit_guard;
 mod fit;
 mod folder;
+mod growth;
 mod identity;
 mod initial;
 mod listeners;

@@ -11,7 +11,7 @@ use crate::events::Started;
 use crate::model::{ModelConfig, Transformer, init_params, num_params, param_specs};
 use crate::plugin::image::Image;
 use crate::plugin::probe::{self, Probed};
-use crate::plugin::{Plugin, PluginOptimizer, SearchPath, file, state_bytes};
+use crate::plugin::{Plugin, PluginFile, PluginOptimizer, SearchPath, file, state_bytes};
 use crate::sinks::checkpoint::{Machine, Manifest, OptimizerInfo};
 use crate::sinks::say;
 use crate::trainer::{Ends, Evaluator, Options, Policy, Trainer, multiplier};
@@ -34,6 +34,8 @@ pub struct Prepared {
     pub model: ModelConfig,
     /// What the plugin says about itself.
     pub plugin: Metadata,
+    /// Where it was read from.
+    pub plugin_file: PluginFile,
     /// The process after the plugin was loaded.
     pub process: Process,
 }
@@ -78,6 +80,7 @@ impl Prepared {
             manifest,
             started,
             model: model.config().clone(),
+            plugin_file: PluginFile::of(&plugin.image),
             plugin: plugin.metadata,
             process: Process::now(),
         })

@@ -3,6 +3,7 @@
 use super::Ending;
 use super::exit_guard::ExitGuard;
 use super::folder::{self, Place, RunFolder, write_running, write_status};
+use super::growth::Growth;
 use super::listeners::{self, Listeners};
 use super::prepare::{Prepared, kind};
 use super::saving::Saving;
@@ -12,6 +13,7 @@ use crate::config::Config;
 use crate::error::{Fault, Result};
 use crate::events::{Event, Finished};
 use crate::sinks::checkpoint::Checkpoint;
+use crate::sinks::metrics::resident;
 use crate::sinks::say;
 use crate::trainer::{End, Progress};
 use std::path::PathBuf;
@@ -55,9 +57,8 @@ impl<'a> Running<'a> {
             stop.committed(from.map(|checkpoint| checkpoint.path.as_path()));
             let store = Store::open(folder.checkpoints(), stop.newest())?;
             let space = store.check_space(checkpoint_bytes(config, prepared), config.checkpoint.keep)?;
-            for message in [died, store.clean()?, space].into_iter().flatten() {
-                listeners.hear(&Event::Log { level: "warn".into(), message });
-            }
+            let warnings = [died, store.clean()?, space].into_iter().flatten();
+            warnings.for_each(|message| listeners.hear(&warning(message)));
             let saving = Saving::new(&config.checkpoint, store, from);
             Ok(Self { stop, folder, listeners, saving })
         };
@@ -67,6 +68,7 @@ impl<'a> Running<'a> {
     /// Steps until the end, or until a stop is asked for (`None`); saves on the way, when asked for, and at the end.
     pub fn run(&mut self, prepared: &mut Prepared) -> Result<Option<End>> {
         let Self { stop, folder, listeners, saving } = self;
+        let mut growth = Growth::default();
         let _guard = ExitGuard::new();
         prepared.session.lock().backend.stop = stop.flag();
         prepared.session.lock().backend.pulse = stop.pulse();
@@ -79,9 +81,12 @@ impl<'a> Running<'a> {
             let (ended, stopped) = (matches!(progress, Progress::End(_)), stop.is_asked());
             // Both are asked, since both take note.
             let due = saving.is_due(progress) | stop.take_save();
+            let mut warnings = vec![growth.look(|| Some(resident()?.0))];
             if ended || stopped || due {
                 saving.begin(prepared, &mut |event| listeners.hear(&event))?;
+                warnings.push(prepared.plugin_file.look());
             }
+            warnings.into_iter().flatten().for_each(|message| listeners.hear(&warning(message)));
             if ended || stopped {
                 saving.finish(&mut |event| listeners.hear(&event))?;
             }
@@ -126,6 +131,10 @@ impl<'a> Running<'a> {
         let checkpoint = self.saving.newest().map(PathBuf::from);
         Ending { code, reason, checkpoint, step: prepared.trainer.step(), fault }
     }
+}
+
+fn warning(message: String) -> Event {
+    Event::Log { level: "warn".into(), message }
 }
 
 /// About how many bytes a checkpoint of the run will have.

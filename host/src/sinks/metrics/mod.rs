@@ -13,6 +13,7 @@ mod tests;
 mod view;
 
 pub use document::document;
+pub use memory::resident;
 pub use request::{Answer, answer, response};
 
 use super::say;
