@@ -32,8 +32,8 @@ use plan::{Plan, Settings, Stage};
 use result::RunResult;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
 use summary::Found;
 use worker::{Job, Outcome, Workers};
 
@@ -79,20 +79,25 @@ pub fn compare(path: &Path, options: &Options, stop: Arc<AtomicBool>) -> Result<
     if !options.report_only {
         workers.check(&plan)?;
     }
-    let mut found: Vec<Found> = vec![];
+    let found = Mutex::new(vec![Found::default(); plan.comparison.contender.len()]);
     let mut unfinished = false;
-    for contender in &plan.comparison.contender {
-        let runs = !options.report_only && (options.only.is_empty() || options.only.contains(&contender.name));
-        let step = Step { plan: &plan, workers: &workers, contender, runs: runs && !workers.is_stopped() };
-        let from = inherited(&plan, contender, &found);
-        let (one_found, whole) = step.contender(&from, options.tune_only).map_err(one)?;
-        unfinished |= !whole;
-        found.push(one_found);
-        if step.runs {
-            // What is known so far is there even where the process ends here.
-            write(&plan, &found_so_far(&plan, &found)).map_err(one)?;
+    for turn in turns(&plan) {
+        let runs = |name: &String| !options.report_only && (options.only.is_empty() || options.only.contains(name));
+        let one = |at: usize| {
+            let contender = &plan.comparison.contender[at];
+            let runs = runs(&contender.name) && !workers.is_stopped();
+            let step = Step { plan: &plan, workers: &workers, contender, runs };
+            step.take(at, &found, options.tune_only).inspect_err(|_| workers.stop())
+        };
+        let ends = std::thread::scope(|scope| {
+            let threads: Vec<_> = turn.iter().map(|at| scope.spawn(|| one(*at))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(panicked()))).collect::<Vec<_>>()
+        });
+        for whole in ends {
+            unfinished |= !whole.map_err(|fault| vec![fault])?;
         }
     }
+    let found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
     let (summary, page) = write(&plan, &found).map_err(one)?;
     capsule::write(&plan, path, &found).map_err(one)?;
     Ok(Compared { summary, unfinished, page })
@@ -105,18 +110,26 @@ fn refuse_unknown(plan: &Plan, only: &[String]) -> Result<()> {
     Err(fault.expected(known.join(", ")))
 }
 
-/// The settings of the contender that one is like.
-fn inherited(plan: &Plan, contender: &Contender, found: &[Found]) -> Settings {
-    let place = |like: &String| plan.comparison.contender.iter().position(|other| other.name == *like);
-    let like = contender.like.as_ref().and_then(place).and_then(|place| found.get(place));
-    like.map(|found| found.settings.clone()).unwrap_or_default()
+/// Contenders that can be run side by side, by their places; one that is like another comes after it.
+fn turns(plan: &Plan) -> Vec<Vec<usize>> {
+    let contenders = &plan.comparison.contender;
+    let depth = |at: usize| {
+        std::iter::successors(like(plan, &contenders[at]), |at| like(plan, &contenders[*at]))
+            .take(contenders.len())
+            .count()
+    };
+    let deepest = (0..contenders.len()).map(depth).max().unwrap_or(0);
+    (0..=deepest).map(|turn| (0..contenders.len()).filter(|at| depth(*at) == turn).collect()).collect()
 }
 
-/// What was found, with contenders that did not have their turn yet as they are.
-fn found_so_far(plan: &Plan, found: &[Found]) -> Vec<Found> {
-    let mut all = found.to_vec();
-    all.resize_with(plan.comparison.contender.len(), Found::default);
-    all
+/// The place of the contender that one is like.
+fn like(plan: &Plan, contender: &Contender) -> Option<usize> {
+    let like = contender.like.as_ref()?;
+    plan.comparison.contender.iter().position(|other| other.name == *like)
+}
+
+fn panicked() -> Fault {
+    Fault::new(Exit::Internal, "running a contender ended in a panic")
 }
 
 /// One contender's turn.
@@ -128,6 +141,21 @@ struct Step<'a> {
 }
 
 impl Step<'_> {
+    /// Does all that the contender's turn is to do, and puts down what was found; false where runs are missing that this
+    /// call was to make.
+    fn take(&self, at: usize, found: &Mutex<Vec<Found>>, tune_only: bool) -> Result<bool> {
+        let locked = || found.lock().unwrap_or_else(PoisonError::into_inner);
+        let from = like(self.plan, self.contender).map(|like| locked()[like].settings.clone()).unwrap_or_default();
+        let (own, whole) = self.contender(&from, tune_only)?;
+        let mut found = locked();
+        found[at] = own;
+        if self.runs {
+            // What is known so far is there even where the process ends here.
+            write(self.plan, &found)?;
+        }
+        Ok(whole)
+    }
+
     /// Its settings and its runs; and whether all of them are there that this call was to make.
     fn contender(&self, from: &Settings, tune_only: bool) -> Result<(Found, bool)> {
         let Some((tuning, settings)) = self.tuned(from)? else {

@@ -214,7 +214,9 @@ impl RunResult {
             Err(error) => return Err(Fault::reading(&path, &error)),
         };
         let bad = |found: String| {
-            let fault = Fault::new(Exit::Data, format!("`{}`: not the result of a run", path.display())).found(found);
+            let fault =
+                Fault::new(Exit::Data, format!("`{}`: not the result of this run", path.display())).found(found);
+            let fault = fault.expected(format!("format {FORMAT} and hash {}", spec.hash));
             fault.hint("remove it, and the run is made again")
         };
         let result: Self = serde_json::from_slice(&bytes).map_err(|error| bad(error.to_string()))?;

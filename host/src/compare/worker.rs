@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Where runs are made and how.
 #[derive(Clone, Debug)]
@@ -18,8 +18,10 @@ pub struct Workers {
     pub(super) dir: PathBuf,
     /// Folder of the results.
     pub(super) results: PathBuf,
-    /// Runs at a time.
-    workers: usize,
+    /// Places for runs, which all contenders share.
+    places: Arc<Places>,
+    /// Held while warm-ups are made, so that contenders do not make the same one at once.
+    warming: Arc<Mutex<()>>,
     /// Threads of each.
     pub(super) threads: usize,
     pub(super) fine_batches: Option<usize>,
@@ -64,7 +66,8 @@ impl Workers {
         Self {
             dir: comparison.dir.clone(),
             results: comparison.results(),
-            workers: comparison.workers,
+            places: Arc::new(Places::new(comparison.workers)),
+            warming: Arc::default(),
             threads: comparison.threads.unwrap_or((cores / comparison.workers).max(1)),
             fine_batches: comparison.fine_batches,
             stop,
@@ -74,6 +77,11 @@ impl Workers {
     /// Whether the comparison was asked to stop.
     pub fn is_stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
+    }
+
+    /// No run begins any more, and those that go on are stopped.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
     }
 
     /// Makes the runs that have no result yet; outcomes in the order of the jobs.
@@ -128,6 +136,7 @@ impl Workers {
 
     /// The warm-ups that these jobs begin at.
     fn warm_up(&self, plan: &Plan, jobs: &[Job]) -> Result<()> {
+        let _warming = locked(&self.warming);
         let mut seeds: Vec<u64> = vec![];
         for job in jobs {
             seeds.extend(self.result(job)?.is_none().then_some(job.spec.seed));
@@ -158,7 +167,7 @@ impl Workers {
         latest.map(|checkpoint| checkpoint.path)
     }
 
-    /// Some jobs at a time, each taken when a worker is free.
+    /// The jobs in their order, each as soon as a place is free.
     fn in_turn(&self, jobs: &[Job], one: &(dyn Fn(&Job) -> Result<Outcome> + Sync)) -> Result<Vec<Outcome>> {
         let next = AtomicUsize::new(0);
         let outcomes: Mutex<Vec<(usize, Result<Outcome>)>> = Mutex::new(vec![]);
@@ -166,12 +175,13 @@ impl Workers {
             loop {
                 let at = next.fetch_add(1, Ordering::Relaxed);
                 let Some(job) = jobs.get(at) else { break };
+                let _place = self.places.take();
                 let outcome = if self.is_stopped() { Ok(Outcome::Stopped) } else { one(job) };
-                outcomes.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push((at, outcome));
+                locked(&outcomes).push((at, outcome));
             }
         };
-        std::thread::scope(|scope| (0..self.workers.min(jobs.len())).for_each(|_| drop(scope.spawn(work))));
-        let mut outcomes = outcomes.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+        std::thread::scope(|scope| (0..self.places.count.min(jobs.len())).for_each(|_| drop(scope.spawn(work))));
+        let mut outcomes = outcomes.into_inner().unwrap_or_else(PoisonError::into_inner);
         outcomes.sort_by_key(|(at, _)| *at);
         outcomes.into_iter().map(|(_, outcome)| outcome).collect()
     }
@@ -185,6 +195,42 @@ impl Workers {
     pub(super) fn log(&self, spec: &Spec) -> PathBuf {
         self.dir.join("logs").join(format!("{}.log", spec.name()))
     }
+}
+
+/// A number of places, each held by one run at a time.
+#[derive(Debug)]
+struct Places {
+    count: usize,
+    free: Mutex<usize>,
+    left: Condvar,
+}
+
+impl Places {
+    fn new(count: usize) -> Self {
+        Self { count, free: Mutex::new(count), left: Condvar::new() }
+    }
+
+    /// Waits for a place; it is free again when what is given is dropped.
+    fn take(&self) -> Place<'_> {
+        let free = locked(&self.free);
+        let mut free = self.left.wait_while(free, |free| *free == 0).unwrap_or_else(PoisonError::into_inner);
+        *free -= 1;
+        Place(self)
+    }
+}
+
+struct Place<'a>(&'a Places);
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        *locked(&self.0.free) += 1;
+        self.0.left.notify_one();
+    }
+}
+
+/// A panic elsewhere leaves nothing half done behind these locks.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What `config check` said of a contender's configuration.

@@ -20,7 +20,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Tokens of a step in which the plugin's own time is measured, about.
-const SHORT_STEP: u64 = 512;
+const SHORT_STEP: u64 = 256;
 /// A rate is measured for at least so long, so that no single hiccup makes it.
 const RATE_TIME: Duration = Duration::from_secs(1);
 /// Tokens in the file that stands in for data.

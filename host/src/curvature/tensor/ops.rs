@@ -73,14 +73,27 @@ pub fn op(device: Device, op: TensorOp, inputs: &[&Tensor], scalars: &[f64], int
         elementwise().or_else(shape).or_else(|| linear_algebra::run(&args))
     });
     let outputs = outputs.unwrap_or_else(|| Err(Error::unsupported(format!("tensor operation {}", op.name()))))?;
-    Ok(tch::no_grad(|| outputs.iter().map(|output| owned(op, output)).collect()))
+    Ok(tch::no_grad(|| outputs.iter().map(|output| owned(&args, output)).collect()))
 }
 
-/// The result in row-major order and in storage of its own, also where libtorch gave a view of an input.
-fn owned(op: TensorOp, output: &Tensor) -> Tensor {
+/// The result in row-major order and in storage of its own, also where libtorch gave a view of an input. Transposed
+/// matrices stay as they lie: products, for which they are made, read them so, and to reorder them takes several times as
+/// long as to copy them.
+fn owned(args: &Args<'_>, output: &Tensor) -> Tensor {
+    if is_matrix_transpose(args, output) {
+        let mut own = output.empty_like();
+        own.copy_(output);
+        return own;
+    }
     let dense = output.contiguous();
-    let is_view = VIEWS.contains(&op) && dense.data_ptr() == output.data_ptr();
+    let is_view = VIEWS.contains(&args.op) && dense.data_ptr() == output.data_ptr();
     if is_view { dense.copy() } else { dense }
+}
+
+/// Whether rows and columns of matrices are swapped.
+fn is_matrix_transpose(args: &Args<'_>, output: &Tensor) -> bool {
+    let last = output.dim() as i64 - 1;
+    args.op == TensorOp::TRANSPOSE && last > 0 && (args.ints == [last - 1, last] || args.ints == [last, last - 1])
 }
 
 /// Operations whose result may share storage with their input.
