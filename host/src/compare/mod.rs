@@ -193,10 +193,11 @@ impl Step<'_> {
     /// Its runs that count.
     fn jobs(&self, settings: &Settings) -> Vec<Job> {
         let (plan, contender) = (self.plan, self.contender);
-        let limit = plan.limit(&contender.name);
         let targets = plan.comparison.targets();
         let of = |batch_size: u64| {
             let targets = &targets;
+            // A smaller batch may take as many tokens, and a larger one as many steps.
+            let limit = plan.limit(&contender.name) * (plan.main_batch_size() as f64 / batch_size as f64).max(1.0);
             plan.seeds(contender).into_iter().map(move |seed| Job {
                 spec: plan.run(contender, Stage::Final, seed, batch_size, settings),
                 limit,
