@@ -42,8 +42,10 @@ fn a_plugin_that_is_replaced_is_said_at_the_next_checkpoint() {
     fs::copy(plugin("adam"), &library).unwrap();
     let run = Run::of(&library).set("train.max_steps=400").set("checkpoint={every_steps = 50, every_minutes = 0}");
     let mut command = program();
-    let child = command.args(run.args(&[])).current_dir(run.folder.path()).stderr(Stdio::piped()).spawn().unwrap();
-    while fs::read_dir(run.file("checkpoints")).map_or(0, Iterator::count) == 0 {
+    without_own(&mut command).args(run.args(&[])).current_dir(run.folder.path()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let is_saved = || fs::read_dir(run.file("checkpoints")).is_ok_and(|mut found| found.next().is_some());
+    while !is_saved() && child.try_wait().unwrap().is_none() {
         std::thread::sleep(Duration::from_millis(1));
     }
     fs::copy(plugin("sgd"), folder.path().join("new")).unwrap();

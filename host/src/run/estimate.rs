@@ -243,9 +243,10 @@ fn second_step(mut prepared: Prepared) -> Result<Made, Vec<Fault>> {
     let seq_len = prepared.manifest.seq_len as f64;
     let (mut steps, mut parts): (Vec<Step>, Vec<u64>) = (vec![], vec![0]);
     while steps.len() < 2 {
-        let mut hear = |event| match event {
-            Event::Step(step) => steps.push(step),
-            _ => (),
+        let mut hear = |event| {
+            if let Event::Step(step) = event {
+                steps.push(step);
+            }
         };
         let progress = prepared.trainer.advance(&mut hear).map_err(|fault| vec![fault])?;
         *parts.last_mut().unwrap_or(&mut 0) += 1;
