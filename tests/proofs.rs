@@ -156,12 +156,8 @@ fn a_dry_run_shows_rules_and_memory_and_writes_nothing() {
 /// The number behind a word of a line of the plan.
 fn planned(stdout: &str, line: &str, at: usize) -> f64 {
     let line = stdout.lines().find(|text| text.trim_start().starts_with(line)).unwrap_or_else(|| panic!("{stdout}"));
-    let numbers = line.split([' ', '(', ',', ';']).filter_map(|word| word.parse::<f64>().ok());
-    {
-        let mut numbers = numbers;
-        numbers.nth(at)
-    }
-    .unwrap_or_else(|| panic!("{line}"))
+    let mut numbers = line.split([' ', '(', ',', ';']).filter_map(|word| word.parse().ok());
+    numbers.nth(at).unwrap_or_else(|| panic!("{line}"))
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod inputs;
 mod listeners;
 mod memory;
 mod optimizer;
+mod preparing;
 mod quickstart;
 mod resident;
 mod saving;
@@ -54,6 +55,7 @@ fn subject(arguments: &Arguments) -> Result<Box<dyn Subject>> {
         "start" => Box::new(start::Start::new(arguments)?),
         "listeners" => Box::new(listeners::Listening::new(arguments)?),
         "scraping" => Box::new(scraping::Scraping::new(arguments)?),
+        "preparing" => Box::new(preparing::Preparing::new(arguments)?),
         "saving" => Box::new(saving::Saving::new(arguments)?),
         "products" => Box::new(curvature::Products::new(arguments)?),
         "layerwise" => Box::new(curvature::Layerwise::new(arguments)?),

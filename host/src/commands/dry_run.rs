@@ -95,25 +95,21 @@ fn print_memory(plan: &Plan) {
 fn print_estimate(plan: &Plan, estimate: &Estimate) {
     let Estimate { gradient_equivalents, flops, tokens, line_search_tokens, rate, call_seconds, own_seconds } =
         *estimate;
-    let steps = plan.started.max_steps;
-    let whole =
-        |of_a_step: f64| steps.map_or(String::new(), |steps| format!("; in all {}", number(steps as f64 * of_a_step)));
+    let in_all = |of_a_step: f64, text: fn(f64) -> String| {
+        plan.started.max_steps.map_or(String::new(), |steps| format!("; in all {}", text(steps as f64 * of_a_step)))
+    };
     println!("\na step, estimated from small ones");
-    println!("  operations   {} ({gradient_equivalents:.2} gradients of the batch){}", number(flops), whole(flops));
-    println!(
-        "  tokens       {}, and {} for the line search{}",
-        number(tokens),
-        number(line_search_tokens),
-        whole(tokens + line_search_tokens)
-    );
+    let all = in_all(flops, number);
+    println!("  operations   {} ({gradient_equivalents:.2} gradients of the batch){all}", number(flops));
+    let all = in_all(tokens + line_search_tokens, number);
+    let (steps, search) = (number(tokens), number(line_search_tokens));
+    println!("  tokens       {steps} of the steps' stream, {search} of the line search's{all}");
     println!("  rate         {} operations a second, measured on a gradient of one sequence", number(rate));
-    println!(
-        "  time         {}: {} of calls, {} of the plugin's own{}",
-        duration(estimate.seconds()),
-        duration(call_seconds),
-        duration(own_seconds),
-        steps.map_or(String::new(), |steps| format!("; in all {}", duration(steps as f64 * estimate.seconds()))),
-    );
+    let own = own_seconds.map_or("those of the plugin's own not measured".into(), |own| {
+        format!("{} of the plugin's own without what it does only now and then", duration(own))
+    });
+    let all = in_all(estimate.seconds(), duration);
+    println!("  time         {}: {} of calls, {own}{all}", duration(estimate.seconds()), duration(call_seconds));
 }
 
 /// Three digits, and a power of ten where it takes one.

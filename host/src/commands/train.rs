@@ -35,8 +35,9 @@ pub struct Args {
     /// Check everything up to step 1, and print which parameter follows which rule, and the memory; train nothing.
     #[arg(long, conflicts_with = "resume")]
     dry_run: bool,
-    /// Print what the run would be and take: parameters, operations, tokens, memory by part, and the time of a step by
-    /// measurements of some seconds. Data and first checkpoint need not be there. Train nothing.
+    /// Print what the run would be and take: parameters, operations, tokens, memory by part, and the time of a step, by
+    /// small steps that are made here (seconds, minutes for a large model). Data and first checkpoint need not be there.
+    /// Train nothing.
     #[arg(long, conflicts_with_all = ["resume", "dry_run"])]
     plan: bool,
 }

@@ -29,6 +29,10 @@ impl Workers {
         {
             return Ok(Outcome::Done(Box::new(result)));
         }
+        let _place = self.places.take();
+        if self.is_stopped() {
+            return Ok(Outcome::Stopped);
+        }
         let init_from = self.start(plan, &job.spec)?;
         let mut fine = Fine::of(&self.folder(&job.spec), self.fine_batches.unwrap_or(0));
         let (mut losses, mut ended) = (ByStep::new(), (End::Limit, None));
@@ -126,7 +130,8 @@ impl Workers {
         let (file, log) = (self.configuration(job, target, init_from)?, self.log(&job.spec));
         for _ in 0..=RESTARTS {
             let args = ["train", "--resume", "auto", "--with-parent", "--config"].map(OsString::from);
-            let status = process::run(&[args.as_slice(), &[file.clone().into()]].concat(), &log, &self.stop)?;
+            let status =
+                process::run(&[args.as_slice(), &[file.clone().into()]].concat(), &log, &|| self.is_stopped())?;
             if self.is_stopped() {
                 return Ok(Ended::Stopped);
             }

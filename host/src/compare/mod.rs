@@ -31,11 +31,12 @@ use file::Contender;
 use plan::{Plan, Settings, Stage};
 use result::RunResult;
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use summary::Found;
-use worker::{Job, Outcome, Workers};
+use worker::{Job, Outcome, Workers, locked};
 
 /// What a call does of a comparison.
 #[derive(Clone, Debug, Default)]
@@ -79,25 +80,26 @@ pub fn compare(path: &Path, options: &Options, stop: Arc<AtomicBool>) -> Result<
     if !options.report_only {
         workers.check(&plan)?;
     }
-    let found = Mutex::new(vec![Found::default(); plan.comparison.contender.len()]);
-    let mut unfinished = false;
-    for turn in turns(&plan) {
-        let runs = |name: &String| !options.report_only && (options.only.is_empty() || options.only.contains(name));
-        let one = |at: usize| {
-            let contender = &plan.comparison.contender[at];
-            let runs = runs(&contender.name) && !workers.is_stopped();
-            let step = Step { plan: &plan, workers: &workers, contender, runs };
-            step.take(at, &found, options.tune_only).inspect_err(|_| workers.stop())
-        };
-        let ends = std::thread::scope(|scope| {
-            let threads: Vec<_> = turn.iter().map(|at| scope.spawn(|| one(*at))).collect();
-            threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(panicked()))).collect::<Vec<_>>()
-        });
-        for whole in ends {
-            unfinished |= !whole.map_err(|fault| vec![fault])?;
-        }
-    }
-    let found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let board = Board::new(&plan);
+    let runs = |name: &String| !options.report_only && (options.only.is_empty() || options.only.contains(name));
+    let turn = |contender| {
+        let step = Step { plan: &plan, workers: &workers, contender, runs: runs(&contender.name) };
+        let end =
+            catch_unwind(AssertUnwindSafe(|| step.take(&board, options.tune_only))).unwrap_or_else(|_| Err(panicked()));
+        // Whoever waits for this contender must not wait for ever.
+        end.inspect_err(|_| {
+            workers.fail();
+            board.put(contender, Found::default());
+        })
+    };
+    let ends: Vec<Result<bool>> = std::thread::scope(|scope| {
+        let threads = plan.comparison.contender.iter().map(|contender| scope.spawn(|| turn(contender)));
+        let threads: Vec<_> = threads.collect();
+        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(panicked()))).collect()
+    });
+    let whole = ends.into_iter().collect::<Result<Vec<bool>>>().map_err(one)?;
+    let unfinished = whole.contains(&false);
+    let found = board.found();
     let (summary, page) = write(&plan, &found).map_err(one)?;
     capsule::write(&plan, path, &found).map_err(one)?;
     Ok(Compared { summary, unfinished, page })
@@ -110,22 +112,42 @@ fn refuse_unknown(plan: &Plan, only: &[String]) -> Result<()> {
     Err(fault.expected(known.join(", ")))
 }
 
-/// Contenders that can be run side by side, by their places; one that is like another comes after it.
-fn turns(plan: &Plan) -> Vec<Vec<usize>> {
-    let contenders = &plan.comparison.contender;
-    let depth = |at: usize| {
-        std::iter::successors(like(plan, &contenders[at]), |at| like(plan, &contenders[*at]))
-            .take(contenders.len())
-            .count()
-    };
-    let deepest = (0..contenders.len()).map(depth).max().unwrap_or(0);
-    (0..=deepest).map(|turn| (0..contenders.len()).filter(|at| depth(*at) == turn).collect()).collect()
+/// What was found of each contender by now. One that is like another waits here for that one's settings.
+struct Board<'a> {
+    plan: &'a Plan,
+    found: Mutex<Vec<Option<Found>>>,
+    put: Condvar,
 }
 
-/// The place of the contender that one is like.
-fn like(plan: &Plan, contender: &Contender) -> Option<usize> {
-    let like = contender.like.as_ref()?;
-    plan.comparison.contender.iter().position(|other| other.name == *like)
+impl<'a> Board<'a> {
+    fn new(plan: &'a Plan) -> Self {
+        let none = plan.comparison.contender.iter().map(|_| None).collect();
+        Self { plan, found: Mutex::new(none), put: Condvar::new() }
+    }
+
+    fn place(&self, name: &str) -> Option<usize> {
+        self.plan.comparison.contender.iter().position(|contender| contender.name == name)
+    }
+
+    fn put(&self, contender: &Contender, own: Found) {
+        if let Some(place) = self.place(&contender.name) {
+            locked(&self.found)[place] = Some(own);
+            self.put.notify_all();
+        }
+    }
+
+    /// The settings of the contender that one is like, when they are there.
+    fn inherited(&self, contender: &Contender) -> Settings {
+        let Some(like) = contender.like.as_ref().and_then(|name| self.place(name)) else { return Settings::new() };
+        let found = locked(&self.found);
+        let found = self.put.wait_while(found, |found| found[like].is_none()).unwrap_or_else(PoisonError::into_inner);
+        found[like].as_ref().map(|found| found.settings.clone()).unwrap_or_default()
+    }
+
+    /// All contenders; those that did not have their turn yet as they are.
+    fn found(&self) -> Vec<Found> {
+        locked(&self.found).iter().map(|found| found.clone().unwrap_or_default()).collect()
+    }
 }
 
 fn panicked() -> Fault {
@@ -143,26 +165,27 @@ struct Step<'a> {
 impl Step<'_> {
     /// Does all that the contender's turn is to do, and puts down what was found; false where runs are missing that this
     /// call was to make.
-    fn take(&self, at: usize, found: &Mutex<Vec<Found>>, tune_only: bool) -> Result<bool> {
-        let locked = || found.lock().unwrap_or_else(PoisonError::into_inner);
-        let from = like(self.plan, self.contender).map(|like| locked()[like].settings.clone()).unwrap_or_default();
-        let (own, whole) = self.contender(&from, tune_only)?;
-        let mut found = locked();
-        found[at] = own;
+    fn take(&self, board: &Board, tune_only: bool) -> Result<bool> {
+        let from = board.inherited(self.contender);
+        let (own, whole) = self.contender(&from, board, tune_only)?;
+        board.put(self.contender, own);
         if self.runs {
             // What is known so far is there even where the process ends here.
-            write(self.plan, &found)?;
+            let _writing = locked(&self.workers.writing);
+            write(self.plan, &board.found())?;
         }
         Ok(whole)
     }
 
     /// Its settings and its runs; and whether all of them are there that this call was to make.
-    fn contender(&self, from: &Settings, tune_only: bool) -> Result<(Found, bool)> {
+    fn contender(&self, from: &Settings, board: &Board, tune_only: bool) -> Result<(Found, bool)> {
         let Some((tuning, settings)) = self.tuned(from)? else {
             let missing = vec![format!("{} (its settings are not chosen)", self.contender.name)];
             return Ok((Found { settings: from.clone(), missing, ..Found::default() }, !self.runs));
         };
         let mut found = Found { tuning, settings, ..Found::default() };
+        // Those that are like it need no more of it than its settings.
+        board.put(self.contender, found.clone());
         let jobs = self.jobs(&found.settings);
         let mut whole = true;
         if self.runs && !tune_only {

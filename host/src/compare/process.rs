@@ -7,18 +7,17 @@ use std::fs::File;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// The running program, also where its file was replaced since it started.
 const PROGRAM: &str = "/proc/self/exe";
 
-/// Runs this program, its output appended to a log. When `stop` is set it is told so by a signal, and its end is waited for.
+/// Runs this program, its output appended to a log. When it `is_stopped` it is told so by a signal, and its end is waited for.
 ///
 /// # Errors
 ///
 /// [`Exit::Write`](crate::error::Exit::Write) or [`Exit::Missing`](crate::error::Exit::Missing): it cannot be started.
-pub fn run(args: &[OsString], log: &Path, stop: &AtomicBool) -> Result<ExitStatus> {
+pub fn run(args: &[OsString], log: &Path, is_stopped: &dyn Fn() -> bool) -> Result<ExitStatus> {
     let file = File::options().create(true).append(true).open(log).map_err(|error| Fault::writing(log, &error))?;
     let other = file.try_clone().map_err(|error| Fault::writing(log, &error))?;
     let mut child = command(args).stdout(file).stderr(other).spawn().map_err(cannot_start)?;
@@ -27,7 +26,7 @@ pub fn run(args: &[OsString], log: &Path, stop: &AtomicBool) -> Result<ExitStatu
         if let Some(status) = child.try_wait().map_err(cannot_start)? {
             return Ok(status);
         }
-        if stop.load(Ordering::Relaxed) && !told {
+        if !told && is_stopped() {
             told = true;
             tell(&child);
         }

@@ -19,14 +19,18 @@ pub struct Workers {
     /// Folder of the results.
     pub(super) results: PathBuf,
     /// Places for runs, which all contenders share.
-    places: Arc<Places>,
+    pub(super) places: Arc<Places>,
     /// Held while warm-ups are made, so that contenders do not make the same one at once.
     warming: Arc<Mutex<()>>,
+    /// Held while what is known so far is written.
+    pub(super) writing: Arc<Mutex<()>>,
     /// Threads of each.
     pub(super) threads: usize,
     pub(super) fine_batches: Option<usize>,
     /// Set by a signal: no run begins, and those that go on are stopped.
-    pub(super) stop: Arc<AtomicBool>,
+    stop: Arc<AtomicBool>,
+    /// The same, after an error of another contender.
+    failed: Arc<AtomicBool>,
 }
 
 /// One run, how far it may go, and the losses at which it is looked at.
@@ -68,20 +72,22 @@ impl Workers {
             results: comparison.results(),
             places: Arc::new(Places::new(comparison.workers)),
             warming: Arc::default(),
+            writing: Arc::default(),
             threads: comparison.threads.unwrap_or((cores / comparison.workers).max(1)),
             fine_batches: comparison.fine_batches,
             stop,
+            failed: Arc::default(),
         }
     }
 
-    /// Whether the comparison was asked to stop.
+    /// Whether the comparison was asked to stop, or cannot go on.
     pub fn is_stopped(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
+        [&self.stop, &self.failed].iter().any(|flag| flag.load(Ordering::Relaxed))
     }
 
-    /// No run begins any more, and those that go on are stopped.
-    pub fn stop(&self) {
-        self.stop.store(true, Ordering::Relaxed);
+    /// After an error: no run begins any more, and those that go on are stopped.
+    pub fn fail(&self) {
+        self.failed.store(true, Ordering::Relaxed);
     }
 
     /// Makes the runs that have no result yet; outcomes in the order of the jobs.
@@ -167,7 +173,7 @@ impl Workers {
         latest.map(|checkpoint| checkpoint.path)
     }
 
-    /// The jobs in their order, each as soon as a place is free.
+    /// The jobs in their order, as many at a time as there are places.
     fn in_turn(&self, jobs: &[Job], one: &(dyn Fn(&Job) -> Result<Outcome> + Sync)) -> Result<Vec<Outcome>> {
         let next = AtomicUsize::new(0);
         let outcomes: Mutex<Vec<(usize, Result<Outcome>)>> = Mutex::new(vec![]);
@@ -175,9 +181,7 @@ impl Workers {
             loop {
                 let at = next.fetch_add(1, Ordering::Relaxed);
                 let Some(job) = jobs.get(at) else { break };
-                let _place = self.places.take();
-                let outcome = if self.is_stopped() { Ok(Outcome::Stopped) } else { one(job) };
-                locked(&outcomes).push((at, outcome));
+                locked(&outcomes).push((at, one(job)));
             }
         };
         std::thread::scope(|scope| (0..self.places.count.min(jobs.len())).for_each(|_| drop(scope.spawn(work))));
@@ -199,7 +203,7 @@ impl Workers {
 
 /// A number of places, each held by one run at a time.
 #[derive(Debug)]
-struct Places {
+pub(super) struct Places {
     count: usize,
     free: Mutex<usize>,
     left: Condvar,
@@ -211,7 +215,7 @@ impl Places {
     }
 
     /// Waits for a place; it is free again when what is given is dropped.
-    fn take(&self) -> Place<'_> {
+    pub fn take(&self) -> Place<'_> {
         let free = locked(&self.free);
         let mut free = self.left.wait_while(free, |free| *free == 0).unwrap_or_else(PoisonError::into_inner);
         *free -= 1;
@@ -219,7 +223,8 @@ impl Places {
     }
 }
 
-struct Place<'a>(&'a Places);
+/// A place that is taken.
+pub(super) struct Place<'a>(&'a Places);
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
@@ -229,7 +234,7 @@ impl Drop for Place<'_> {
 }
 
 /// A panic elsewhere leaves nothing half done behind these locks.
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -243,4 +248,24 @@ fn refused(contender: &str, file: &Path, said: &str) -> Vec<Fault> {
     let faults: Vec<Fault> = said.lines().filter_map(|line| line.strip_prefix("error: ")).map(fault).collect();
     let unsaid = || vec![Fault::new(Exit::Usage, format!("contender `{contender}`: refused"))];
     if faults.is_empty() { unsaid() } else { faults }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_hold_a_place_than_there_are() {
+        let (places, now, most) = (Places::new(2), AtomicUsize::new(0), AtomicUsize::new(0));
+        let work = || {
+            for _ in 0..200 {
+                let _place = places.take();
+                most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                std::thread::yield_now();
+                now.fetch_sub(1, Ordering::SeqCst);
+            }
+        };
+        std::thread::scope(|scope| (0..5).for_each(|_| drop(scope.spawn(work))));
+        assert_eq!((most.into_inner(), *locked(&places.free)), (2, 2));
+    }
 }

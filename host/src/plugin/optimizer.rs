@@ -49,6 +49,7 @@ impl PluginOptimizer {
     }
 
     /// Makes the optimizer anew at the parameters of now. One that was made at others may hold what it took from them.
+    /// Until the new one is made, both states are in memory.
     ///
     /// # Errors
     ///

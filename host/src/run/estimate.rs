@@ -1,11 +1,14 @@
 //! What a step of a run will take, from steps that are small enough to be made on the spot.
 //!
-//! - **Operations**: the plugin makes two steps on a model whose sizes are all reduced by the same factor, with the
-//!   smallest batch that it takes and with twice that. The second of them counts, since a first one may be another. Both
-//!   make a line, which gives the operations of the whole batch in units of its gradient, and the data drawn.
+//! - **Operations**: the plugin makes some steps on a model whose sizes are all reduced by the same factor, with the
+//!   smallest batch that it takes and with four times that. A first step may be another than the rest, and full
+//!   Gauss-Newton saves a tangent pass where its last step size was 1, so the dearest of the later ones counts. Both sizes
+//!   make a line, which gives the operations of the whole batch in units of its gradient, and the data drawn. What depends
+//!   on the data, as the iterations of conjugate gradients do, is as it was on the small model.
 //! - **Rate**: a gradient of the model itself, on one sequence.
 //! - **The plugin's own time**: two steps on the model itself with the smallest batch and short sequences, without the
-//!   time of the calls, by the parts of a step, whose number the line gives.
+//!   time of the calls, by the parts of a step, whose number the line gives. What it does only every some steps is not in
+//!   it, and where it takes no small batch it is not measured.
 
 use super::prepare::Prepared;
 use crate::config::{Config, Loaded, Paths, ShardPath};
@@ -21,6 +24,11 @@ use std::time::{Duration, Instant};
 
 /// Tokens of a step in which the plugin's own time is measured, about.
 const SHORT_STEP: u64 = 256;
+/// Sequences of the largest batch with which small steps are made.
+const MOST_SEQUENCES: u64 = 1 << 12;
+/// Steps on the small model, and units of the smallest batch in its larger one.
+const STEPS: usize = 4;
+const UNITS: f64 = 4.0;
 /// A rate is measured for at least so long, so that no single hiccup makes it.
 const RATE_TIME: Duration = Duration::from_secs(1);
 /// Tokens in the file that stands in for data.
@@ -41,14 +49,14 @@ pub struct Estimate {
     pub rate: f64,
     /// Seconds of calls, at that rate.
     pub call_seconds: f64,
-    /// Seconds of the plugin between its calls.
-    pub own_seconds: f64,
+    /// Seconds of the plugin between its calls, where they could be measured.
+    pub own_seconds: Option<f64>,
 }
 
 impl Estimate {
     /// Seconds of a step.
     pub fn seconds(&self) -> f64 {
-        self.call_seconds + self.own_seconds
+        self.call_seconds + self.own_seconds.unwrap_or(0.0)
     }
 
     /// Measures. The configuration's data need not be there.
@@ -56,15 +64,18 @@ impl Estimate {
     /// # Errors
     ///
     /// What keeps the plugin from small steps of this configuration.
-    pub fn measure(loaded: &Loaded) -> Result<Self, Vec<Fault>> {
-        let stand_in = StandIn::new(loaded).map_err(|fault| vec![fault])?;
+    pub(super) fn measure(stand_in: &StandIn) -> Result<Self, Vec<Fault>> {
+        let loaded = stand_in.loaded;
         let model = ModelConfig::resolve(&loaded.config.model, &loaded.origins)?;
         let batch_size = loaded.config.data.batch_size as u64;
         let (smallest, one) = stand_in.smallest_batch(&model, batch_size)?;
-        let two = if smallest == batch_size { one } else { stand_in.reduced(&model, 2 * smallest).second_step()? };
-        let line = Line { one, two };
-        let whole = line.at(batch_size as f64 / smallest as f64);
-        let own = stand_in.whole(smallest, short_length(loaded, smallest)).second_step()?;
+        let larger = (UNITS as u64) * smallest;
+        let many = if smallest == batch_size { one } else { stand_in.reduced(&model, larger).dearest_step(STEPS)? };
+        let whole = Line { one, many }.at(batch_size as f64 / smallest as f64);
+        let own = match 2 * smallest <= SHORT_STEP {
+            true => Some(stand_in.whole(smallest, short_length(loaded, smallest)).dearest_step(2)?),
+            false => None,
+        };
         let (flops_of_gradient, rate) = stand_in.whole(smallest, loaded.config.data.seq_len).rate()?;
         let flops = whole.gradients * flops_of_gradient * batch_size as f64;
         let seq_len = loaded.config.data.seq_len as f64;
@@ -75,7 +86,7 @@ impl Estimate {
             line_search_tokens: whole.line_search_sequences * seq_len,
             rate,
             call_seconds: flops / rate,
-            own_seconds: own.own_seconds * whole.parts / own.parts,
+            own_seconds: own.map(|own| own.own_seconds * whole.parts / own.parts),
         })
     }
 }
@@ -97,23 +108,23 @@ struct Made {
     own_seconds: f64,
 }
 
-/// What a step takes against the size of its batch, in units of the smallest.
+/// What a step takes against the size of its batch, in units of the smallest: at one and at [`UNITS`].
 struct Line {
     one: Made,
-    two: Made,
+    many: Made,
 }
 
 impl Line {
     fn at(&self, units: f64) -> Made {
-        let Self { one, two } = self;
-        let at = |one: f64, two: f64| one + (units - 1.0) * (two - one);
+        let Self { one, many } = self;
+        let at = |one: f64, many: f64| one + (units - 1.0) * (many - one) / (UNITS - 1.0);
         Made {
             // These are relative to the batch, and what is linear in it is their product with it.
-            gradients: at(one.gradients, 2.0 * two.gradients) / units,
-            sequences: at(one.sequences, two.sequences),
-            line_search_sequences: at(one.line_search_sequences, two.line_search_sequences),
-            parts: at(one.parts, two.parts),
-            own_seconds: at(one.own_seconds, two.own_seconds),
+            gradients: at(one.gradients, UNITS * many.gradients) / units,
+            sequences: at(one.sequences, many.sequences),
+            line_search_sequences: at(one.line_search_sequences, many.line_search_sequences),
+            parts: at(one.parts, many.parts),
+            own_seconds: at(one.own_seconds, many.own_seconds),
         }
     }
 }
@@ -194,14 +205,23 @@ impl<'a> StandIn<'a> {
     }
 
     /// The smallest batch that divides the configured one and that the plugin takes, with a step of it.
+    ///
+    /// # Errors
+    ///
+    /// There is none that is small enough.
     fn smallest_batch(&self, model: &ModelConfig, batch_size: u64) -> Result<(u64, Made), Vec<Fault>> {
         let mut refused = vec![];
-        for smallest in (1..=batch_size).filter(|size| batch_size.is_multiple_of(*size)) {
+        for smallest in (1..=batch_size.min(MOST_SEQUENCES)).filter(|size| batch_size.is_multiple_of(*size)) {
             match self.reduced(model, smallest).prepared() {
-                Ok(prepared) => return Ok((smallest, second_step(prepared)?)),
+                Ok(prepared) => return Ok((smallest, dearest_step(prepared, STEPS)?)),
                 Err(faults) if faults.iter().all(|fault| fault.exit == Exit::Usage) => refused = faults,
                 Err(faults) => return Err(faults),
             }
+        }
+        if batch_size > MOST_SEQUENCES {
+            let what =
+                format!("no estimate: the plugin takes no part of the batch of at most {MOST_SEQUENCES} sequences");
+            refused.push(Fault::new(Exit::Usage, what).hint("`--dry-run` shows the rest"));
         }
         Err(refused)
     }
@@ -212,8 +232,8 @@ impl Small {
         Prepared::new(&self.0, None)
     }
 
-    fn second_step(&self) -> Result<Made, Vec<Fault>> {
-        second_step(self.prepared()?)
+    fn dearest_step(&self, steps: usize) -> Result<Made, Vec<Fault>> {
+        dearest_step(self.prepared()?, steps)
     }
 
     /// Operations of the gradient of one sequence, and operations a second.
@@ -238,35 +258,44 @@ impl Small {
     }
 }
 
-/// The second step of a run, or its only one.
-fn second_step(mut prepared: Prepared) -> Result<Made, Vec<Fault>> {
+/// Of the first steps of a run, the one with the most operations; the first itself only where there is no other.
+fn dearest_step(mut prepared: Prepared, steps: usize) -> Result<Made, Vec<Fault>> {
     let seq_len = prepared.manifest.seq_len as f64;
-    let (mut steps, mut parts): (Vec<Step>, Vec<u64>) = (vec![], vec![0]);
-    while steps.len() < 2 {
+    let (mut made, mut parts, mut before): (Vec<Made>, f64, Option<Step>) = (vec![], 0.0, None);
+    while made.len() < steps {
+        let mut step = None;
         let mut hear = |event| {
-            if let Event::Step(step) = event {
-                steps.push(step);
+            if let Event::Step(heard) = event {
+                step = Some(heard);
             }
         };
         let progress = prepared.trainer.advance(&mut hear).map_err(|fault| vec![fault])?;
-        *parts.last_mut().unwrap_or(&mut 0) += 1;
-        match progress {
-            Progress::Part => {}
-            Progress::Step => parts.push(0),
-            Progress::End(_) => break,
+        parts += 1.0;
+        if let Some(step) = step {
+            made.push(Made::since(before.as_ref(), &step, parts, seq_len));
+            (parts, before) = (0.0, Some(step));
+        }
+        if let Progress::End(_) = progress {
+            break;
         }
     }
-    let Some(last) = steps.pop() else {
-        return Err(vec![Fault::new(Exit::Usage, "the configuration ends before its first step")]);
-    };
-    let since = |of: fn(&Step) -> f64| of(&last) - steps.last().map_or(0.0, of);
-    Ok(Made {
-        gradients: since(|step| step.gradient_equivalents),
-        sequences: since(|step| step.tokens as f64) / seq_len,
-        line_search_sequences: since(|step| step.line_search_tokens as f64) / seq_len,
-        parts: parts[steps.len()] as f64,
-        own_seconds: (last.seconds - last.call_seconds).max(0.0),
-    })
+    let later = if made.len() > 1 { &made[1..] } else { &made[..] };
+    let dearest = later.iter().copied().max_by(|a, b| a.gradients.total_cmp(&b.gradients));
+    dearest.ok_or_else(|| vec![Fault::new(Exit::Usage, "the configuration ends before its first step")])
+}
+
+impl Made {
+    /// A step that `parts` calls have made, by the sums in its event and in that of the step before.
+    fn since(before: Option<&Step>, step: &Step, parts: f64, seq_len: f64) -> Self {
+        let new = |of: fn(&Step) -> f64| of(step) - before.map_or(0.0, of);
+        Self {
+            gradients: new(|step| step.gradient_equivalents),
+            sequences: new(|step| step.tokens as f64) / seq_len,
+            line_search_sequences: new(|step| step.line_search_tokens as f64) / seq_len,
+            parts,
+            own_seconds: (step.seconds - step.call_seconds).max(0.0),
+        }
+    }
 }
 
 /// A shard in llm.c's layout with 32-bit ids, all below `ids`.
@@ -293,7 +322,7 @@ mod tests {
             own_seconds: 0.5,
         };
         // Three gradients of the batch and one of 4 sequences whatever it is.
-        let line = Line { one: made(4.0, 1.0), two: made(3.5, 2.0) };
+        let line = Line { one: made(4.0, 1.0), many: made(3.25, 4.0) };
         let at = line.at(10.0);
         assert_eq!((at.sequences, at.line_search_sequences, at.parts, at.own_seconds), (40.0, 8.0, 11.0, 0.5));
         assert!((at.gradients - 3.1).abs() < 1e-12, "{}", at.gradients);

@@ -14,8 +14,8 @@ const PART: u64 = 10;
 #[derive(Debug, Default)]
 pub struct Growth {
     looked: Option<Instant>,
-    /// What was seen since it last did not grow.
-    seen: Vec<u64>,
+    /// What was seen since it last did not grow, and when.
+    seen: Vec<(Instant, u64)>,
     said: bool,
 }
 
@@ -30,20 +30,23 @@ impl Growth {
     }
 
     fn note(&mut self, resident: u64) -> Option<String> {
-        if self.seen.last().is_some_and(|last| resident <= *last) {
+        if self.seen.last().is_some_and(|(_, last)| resident <= *last) {
             self.seen.clear();
         }
-        self.seen.push(resident);
-        let first = self.seen[self.seen.len().saturating_sub(LOOKS + 1)];
+        self.seen.push((Instant::now(), resident));
+        if self.seen.len() > LOOKS + 1 {
+            self.seen.remove(0);
+        }
+        let (since, first) = self.seen[0];
         let grown = resident - first;
         if self.seen.len() <= LOOKS || grown < LEAST.max(first / PART) {
             return None;
         }
         self.said = true;
-        let (mib, minutes) = (grown >> 20, EVERY.as_secs() * LOOKS as u64 / 60);
+        let (mib, minutes) = (grown >> 20, since.elapsed().as_secs_f64() / 60.0);
         Some(format!(
-            "the process has grown all the time for {minutes} minutes, by {mib} MiB to {} MiB; hint: a plugin may keep what \
-             it no longer needs; `gauntlet train --dry-run` shows what each parameter's state takes",
+            "the process has grown at {LOOKS} looks in a row, in {minutes:.0} minutes by {mib} MiB to {} MiB; hint: a plugin \
+             may keep what it no longer needs; `gauntlet plugins check` looks for a leak",
             resident >> 20
         ))
     }

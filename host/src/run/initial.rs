@@ -24,7 +24,8 @@ pub fn begin_from(path: &Path, prepared: &mut Prepared) -> Result<Event, Vec<Fau
         return Err(fit::other_model(vec![], differences).into_iter().map(in_key).collect());
     }
     fit::begin_with(&checkpoint, prepared).map_err(one)?;
-    prepared.trainer.renew_optimizer().map_err(one)?;
+    // What the plugin says is its own: it is no fault of the checkpoint.
+    prepared.trainer.renew_optimizer().map_err(|fault| vec![fault])?;
     let same_data = places(&checkpoint.manifest) == places(&prepared.manifest);
     let streams = if same_data { checkpoint.streams() } else { Default::default() };
     let tokens = |purpose| streams.drawn(purpose) * prepared.manifest.seq_len as u64;

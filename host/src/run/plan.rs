@@ -46,7 +46,7 @@ impl Plan {
         let stand_in = StandIn::new(loaded).map_err(|fault| vec![fault])?;
         let (complete, absent) = stand_in.instead_of_absent();
         let plan = Self::new(&complete)?;
-        Ok((plan, Estimate::measure(loaded)?, absent))
+        Ok((plan, Estimate::measure(&stand_in)?, absent))
     }
 
     /// Puts the run together as training would, and writes nothing.

@@ -36,6 +36,13 @@ fn a_partition_that_does_not_hold_every_parameter_once_is_refused() {
     assert_eq!(refused(json!([NAMES, ["head"]])), "partition: no parameter is named `head`");
 }
 
+#[test]
+fn the_loss_itself_has_no_independent_blocks() {
+    let config = json!({ "inner_batch_size": 4, "model": "loss" });
+    let said = Harness::<LayerwiseGn>::new(config, Problem::two_layer()).unwrap_err().to_string();
+    assert!(said.starts_with("model: \"loss\" is of the whole model"), "{said}");
+}
+
 /// The host reads keys, defaults and descriptions from the schema.
 #[test]
 fn the_schema_is_one_table_of_all_keys() {

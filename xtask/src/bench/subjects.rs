@@ -20,8 +20,8 @@ const fn stated(name: &'static str, of: Of, against: Against) -> Key {
 
 /// Everything that is measured, in the order in which it is.
 pub const SUBJECTS: &[Subject] = &[
-    GRADIENT, ADAM, STEP, MEMORY, START, LISTENERS, SCRAPING, SAVING, PRODUCTS, LAYERWISE, PEAK, PEAK_1024, PEAK_50K,
-    MUON, SOAP,
+    GRADIENT, ADAM, STEP, MEMORY, START, LISTENERS, SCRAPING, SAVING, PREPARING, PRODUCTS, LAYERWISE, PEAK, PEAK_1024,
+    PEAK_50K, MUON, SOAP,
 ];
 
 const SECONDS: Of = Of("host", "seconds");
@@ -81,6 +81,18 @@ const SAVING: Subject = Subject {
     keys: &[
         stated("checkpoint_hold_over_copy", Of("host", "hold"), Against::One(Of("host", "copy"))),
         limited("checkpoint_save_over_dd", Of("host", "save"), Against::One(Of("host", "dd")), 2.0),
+    ],
+};
+
+/// Seconds a megabyte of text.
+const PREPARING: Subject = Subject {
+    name: "preparing",
+    sides: &[host("host")],
+    keys: &[
+        limited("bytes_prepared_over_4_mb_a_second", Of("host", "bytes"), Against::Number(1.0 / 4.0), 1.0),
+        limited("learnt_bpe_prepared_over_2_mb_a_second", Of("host", "learnt"), Against::Number(1.0 / 2.0), 1.0),
+        limited("gpt2_prepared_over_2_mb_a_second", Of("host", "gpt2"), Against::Number(1.0 / 2.0), 1.0),
+        stated("prepared_on_all_threads_over_one", Of("host", "learnt_on_all"), Against::One(Of("host", "learnt"))),
     ],
 };
 

@@ -154,6 +154,31 @@ fn results_own_their_storage() {
     assert_eq!(views.iter().map(values).collect::<Vec<_>>(), before);
 }
 
+/// A transposed matrix keeps the order of its elements in memory, and nobody notices.
+#[test]
+fn what_follows_a_transpose_sees_rows_and_columns() {
+    let a = Tensor::randn([2, 3, 5], (Kind::Double, Device::Cpu));
+    let transposed = || run(TensorOp::TRANSPOSE, &[&a], &[], &[1, 2]).remove(0);
+    let dense = a.transpose(1, 2).contiguous();
+    assert!(!transposed().is_contiguous());
+    let twice = run(TensorOp::TRANSPOSE, &[&transposed()], &[], &[2, 1]).remove(0);
+    assert!(twice.is_contiguous() && twice == a);
+    for (code, ints) in [
+        (TensorOp::RESHAPE, vec![6, 5]),
+        (TensorOp::SLICE, vec![1, 1, 3]),
+        (TensorOp::TRANSPOSE, vec![0, 1]),
+        (TensorOp::COPY, vec![]),
+    ] {
+        let found = run(code, &[&transposed()], &[], &ints).remove(0);
+        assert_eq!(values(&found), values(&run(code, &[&dense], &[], &ints)[0]), "{}", code.name());
+        assert!(found.is_contiguous(), "{}", code.name());
+    }
+    close(&run(TensorOp::MATMUL, &[&transposed(), &a], &[], &[])[0], &dense.matmul(&a));
+    let mut target = transposed();
+    op_in_place(TensorOp::ADD, &mut target, &[&dense], &[], &[]).unwrap();
+    assert_eq!(values(&target), values(&(&dense * 2.0)));
+}
+
 #[test]
 fn in_place_keeps_the_target_and_its_type() {
     let mut a = t(&[2], &[1.0, 2.0]).to_kind(Kind::Float);
