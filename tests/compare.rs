@@ -262,6 +262,38 @@ fn what_is_wrong_is_said_before_anything_runs() {
 }
 
 #[test]
+fn a_run_without_a_step_left_that_more_data_do_not_find_at_its_target_has_missed() {
+    let comparison = Comparison::new();
+    let write = |target: f64, few: usize, fine: usize| {
+        let text = format!(
+            "base = ['base.toml']\ndir = 'out'\nseeds = [1]\ntarget_loss = {target}\nmax_gradient_equivalents = 3\n\
+             fine_batches = {fine}\nthreads = 1\n[[contender]]\nname = 'adam'\n\
+             set.optimizer = {{ plugin = '{}', config = {{ lr = 0.01 }} }}\nset.eval.batches = {few}\n",
+            plugin("adam").display()
+        );
+        fs::write(comparison.path().join("c.toml"), text).unwrap();
+        assert_eq!(comparison.compare(&[]).code, 0);
+        fs::read_dir(comparison.path().join("out/runs")).unwrap().flatten().next().unwrap().path()
+    };
+    let last = write(0.1, 2, 3).join("checkpoints/step-3");
+    let loss = |batches: usize| {
+        let batches = batches.to_string();
+        let args = ["eval", "--json", "--threads", "1", "--batches", &batches, "--checkpoint", last.to_str().unwrap()];
+        let said = gauntlet(comparison.path(), &args).succeeded();
+        serde_json::from_str::<Value>(&said).unwrap()["loss"].as_f64().unwrap()
+    };
+    let losses: Vec<(usize, f64)> = (1..8).map(|batches| (batches, loss(batches))).collect();
+    let least = losses.iter().copied().min_by(|a, b| a.1.total_cmp(&b.1)).unwrap();
+    let most = losses.iter().copied().max_by(|a, b| a.1.total_cmp(&b.1)).unwrap();
+    assert!(most.1 - least.1 > 1e-4, "{losses:?}");
+    fs::remove_dir_all(comparison.path().join("out")).unwrap();
+    write(f64::midpoint(least.1, most.1), least.0, most.0);
+    let json = comparison.json();
+    assert_eq!(json["contenders"][0]["steps_to_target"], serde_json::json!([null]), "{json:#}");
+    assert_eq!(json["contenders"][0]["at"][0]["missed"], 1);
+}
+
+#[test]
 fn a_sweep_chooses_for_one_contender_and_a_comparison_takes_it_over() {
     let comparison = Comparison::new();
     let swept = gauntlet(comparison.path(), &["sweep", "c.toml", "--contender", "adam"]);

@@ -136,7 +136,7 @@ impl Workers {
                 return Ok(Ended::Stopped);
             }
             if let Some(code) = status.code().filter(|code| *code != Exit::Stopped as i32) {
-                return Ok(self.ended(code, &job.spec));
+                return self.ended(code, &job.spec, target);
             }
         }
         Ok(Ended::Left("its processes were killed".into()))
@@ -144,21 +144,23 @@ impl Workers {
 
     /// What an exit code makes of a run: an end, a failure that is the contender's own, or something about the machine,
     /// of which nothing is recorded.
-    fn ended(&self, code: i32, spec: &Spec) -> Ended {
+    fn ended(&self, code: i32, spec: &Spec, target: f64) -> Result<Ended> {
+        if code == 0 {
+            // The record says it, not the status: that is as it was where a run has nothing left to do for a lower target.
+            let last = History::read(&self.folder(spec))?.validation.last().and_then(|at| at.loss);
+            let reached = last.is_some_and(|loss| loss <= target);
+            return Ok(Ended::As(if reached { End::Target } else { End::Limit }, None));
+        }
         let status = fs::read(self.folder(spec).join("status.json")).ok();
         let status: Value = status.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
-        if code == 0 {
-            let end = if status["reason"] == "target_loss" { End::Target } else { End::Limit };
-            return Ended::As(end, None);
-        }
         let said = fs::read_to_string(self.log(spec)).unwrap_or_default();
         let said = said.lines().rev().find_map(|line| line.strip_prefix("error: "));
         let error = said.or(status["error"].as_str()).map_or_else(|| format!("exit code {code}"), printable);
-        match code {
+        Ok(match code {
             _ if code == Exit::NonFinite as i32 => Ended::As(End::Diverged, Some(error)),
             _ if code == Exit::Plugin as i32 => Ended::As(End::Failed, Some(error)),
             _ => Ended::Left(error),
-        }
+        })
     }
 
     /// Writes a run's configuration; gives its path.
