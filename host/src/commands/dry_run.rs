@@ -7,23 +7,25 @@ use crate::error::printable;
 use crate::run::{Estimate, Plan};
 
 pub fn run(loaded: &Loaded) -> Result<(), Faults> {
-    let plan = Plan::new(loaded)?;
-    print_run(loaded, &plan, &[]);
-    print_params(&plan);
-    print_memory(&plan);
-    println!("\nnothing was trained or written");
+    print(loaded, &Plan::new(loaded)?, None, &[]);
     Ok(())
 }
 
 /// As [`run`], with an estimate of a step; what the configuration names and is not there is said.
 pub fn plan(loaded: &Loaded) -> Result<(), Faults> {
     let (plan, estimate, absent) = Plan::estimated(loaded)?;
-    print_run(loaded, &plan, &absent);
-    print_params(&plan);
-    print_memory(&plan);
-    print_estimate(&plan, &estimate);
-    println!("\nnothing was trained or written");
+    print(loaded, &plan, Some(&estimate), &absent);
     Ok(())
+}
+
+fn print(loaded: &Loaded, plan: &Plan, estimate: Option<&Estimate>, absent: &[&str]) {
+    print_run(loaded, plan, absent);
+    print_params(plan);
+    print_memory(plan);
+    if let Some(estimate) = estimate {
+        print_estimate(plan, estimate);
+    }
+    println!("\nnothing was trained or written");
 }
 
 fn print_run(loaded: &Loaded, plan: &Plan, absent: &[&str]) {

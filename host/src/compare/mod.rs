@@ -1,9 +1,10 @@
 //! `gauntlet compare`: several optimizers on the same problem, from a file to figures with intervals.
 //!
 //! [`file`] is what a user writes; [`plan`] makes single runs of it, each known by a hash; [`worker`] runs them in
-//! processes ([`process`]), each as [`execution`] says, which looks again at checkpoints around a target ([`fine`]); [`result`] is the small file that a finished one leaves; [`tuning`] chooses settings; [`statistics`] and
-//! [`summary`] say what came out; [`table`], [`page`] and [`capsule`] are its forms. A run whose result is there is not made
-//! again, so that a comparison that was stopped goes on by the same command.
+//! processes ([`process`]), each as [`execution`] says, which looks again at checkpoints around a target ([`fine`]);
+//! [`result`] is the small file that a finished one leaves; [`tuning`] chooses settings; [`statistics`] and [`summary`] say
+//! what came out; [`table`], [`page`] and [`capsule`] are its forms. A run whose result is there is not made again, so that
+//! a comparison that was stopped goes on by the same command.
 
 mod capsule;
 mod execution;
@@ -117,12 +118,14 @@ struct Board<'a> {
     plan: &'a Plan,
     found: Mutex<Vec<Option<Found>>>,
     put: Condvar,
+    /// Held while what is known so far is written.
+    writing: Mutex<()>,
 }
 
 impl<'a> Board<'a> {
     fn new(plan: &'a Plan) -> Self {
         let none = plan.comparison.contender.iter().map(|_| None).collect();
-        Self { plan, found: Mutex::new(none), put: Condvar::new() }
+        Self { plan, found: Mutex::new(none), put: Condvar::new(), writing: Mutex::new(()) }
     }
 
     fn place(&self, name: &str) -> Option<usize> {
@@ -171,7 +174,7 @@ impl Step<'_> {
         board.put(self.contender, own);
         if self.runs {
             // What is known so far is there even where the process ends here.
-            let _writing = locked(&self.workers.writing);
+            let _writing = locked(&board.writing);
             write(self.plan, &board.found())?;
         }
         Ok(whole)

@@ -22,8 +22,6 @@ pub struct Workers {
     pub(super) places: Arc<Places>,
     /// Held while warm-ups are made, so that contenders do not make the same one at once.
     warming: Arc<Mutex<()>>,
-    /// Held while what is known so far is written.
-    pub(super) writing: Arc<Mutex<()>>,
     /// Threads of each.
     pub(super) threads: usize,
     pub(super) fine_batches: Option<usize>,
@@ -72,7 +70,6 @@ impl Workers {
             results: comparison.results(),
             places: Arc::new(Places::new(comparison.workers)),
             warming: Arc::default(),
-            writing: Arc::default(),
             threads: comparison.threads.unwrap_or((cores / comparison.workers).max(1)),
             fine_batches: comparison.fine_batches,
             stop,
