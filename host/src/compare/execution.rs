@@ -183,6 +183,7 @@ impl Workers {
             ]);
         }
         own.extend(init_from.map(|path| ("run.init_from", json!(path))));
+        own.extend(self.micro_batch_size.map(|size| ("train.micro_batch_size", json!(size.min(spec.batch_size)))));
         let (folder, name) = (self.dir.join("configs"), format!("{}.toml", spec.name()));
         let parents = [&folder, &self.dir.join("logs")];
         for parent in parents {

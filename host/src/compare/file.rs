@@ -47,6 +47,11 @@ pub struct Comparison {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 4096))]
     pub threads: Option<usize>,
+    /// Sequences whose activations are held at a time, whatever the base says. It changes a run by rounding alone and is
+    /// no part of what a run is known by: a GPU takes many, a core few. Default: that of the base.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub micro_batch_size: Option<u64>,
     /// What a run may spend, in gradients of its batch, before it counts as one that missed.
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub max_gradient_equivalents: f64,

@@ -24,6 +24,8 @@ pub struct Workers {
     warming: Arc<Mutex<()>>,
     /// Threads of each.
     pub(super) threads: usize,
+    /// Sequences that they compute at a time, where the comparison says so.
+    pub(super) micro_batch_size: Option<u64>,
     pub(super) fine_batches: Option<usize>,
     /// Set by a signal: no run begins, and those that go on are stopped.
     stop: Arc<AtomicBool>,
@@ -71,6 +73,7 @@ impl Workers {
             places: Arc::new(Places::new(comparison.workers)),
             warming: Arc::default(),
             threads: comparison.threads.unwrap_or((cores / comparison.workers).max(1)),
+            micro_batch_size: comparison.micro_batch_size,
             fine_batches: comparison.fine_batches,
             stop,
             failed: Arc::default(),

@@ -9,6 +9,7 @@ fn conforms_with_every_rule() {
     let rules = [
         json!("muon"),
         json!({ "muon": { "lr": 0.05, "variant": "optax", "adam": { "weight_decay": 0.001 } } }),
+        json!({ "soap": { "lr": 0.05, "precondition_frequency": 2 } }),
         json!({ "adamw": { "lr": 0.05 } }),
         json!({ "sgd": { "lr": 0.3, "momentum": 0.5 } }),
     ];
@@ -26,7 +27,7 @@ fn conforms_in_all_parts_of_the_loop() {
     conformance::<FullGn>(json!({ "inner": sgd, "inner_batch_size": 1, "line_search": false, "clip_norm": 0.1 }));
     conformance::<FullGn>(json!({
         "inner": sgd, "inner_batch_size": 1, "inner_schedule": "cosine", "inner_warmup_steps": 1, "outer_at": "step",
-        "clip_norm": 0.1, "clip": "global", "reset_start": true, "tikhonov": 0.1, "line_search_candidates": 5,
+        "clip_norm": 0.1, "clip": "global", "warm_start": "none", "tikhonov": 0.1, "line_search_candidates": 5,
         "line_search_batches": 3, "line_search_stream": "shared", "line_search_reject": true,
     }));
 }
@@ -62,6 +63,7 @@ fn settings_out_of_range_or_without_effect_are_refused() {
     assert_eq!(with("tikhonov", json!(-1.0)), "tikhonov: must be >= 0, got -1");
     assert_eq!(with("line_search_candidates", json!(0)), "line_search_candidates: must be from 1 to 100, got 0");
     assert_eq!(with("line_search_batches", json!(0)), "line_search_batches: must be from 1 to 1048576, got 0");
+    assert_eq!(with("inner", json!({ "soap": { "eps": -1.0 } })), "inner.soap.eps: must be >= 0, got -1");
     assert_eq!(with("inner", json!({ "sgd": { "lr": 0.0 } })), "inner.sgd.lr: must be > 0, got 0");
     assert_eq!(with("inner", json!({ "cg": { "damping": -1.0 } })), "inner.cg.damping: must be >= 0, got -1");
     assert_eq!(
@@ -80,6 +82,7 @@ fn settings_out_of_range_or_without_effect_are_refused() {
         refused(config)
     };
     assert_eq!(cg("model", json!("prox_linear")), "model: must be \"quadratic\" with conjugate gradients");
+    assert_eq!(cg("warm_start", json!("state")), "warm_start: must be \"both\" or \"none\" with conjugate gradients");
     assert_eq!(cg("inner_schedule", json!("cosine")), "inner_schedule: has no effect with conjugate gradients");
     assert_eq!(cg("tikhonov", json!(0.1)), "tikhonov: is `inner.cg.damping` with conjugate gradients");
 }

@@ -50,5 +50,5 @@ fn the_schema_is_one_table_of_all_keys() {
     assert_eq!(schema["properties"].as_object().unwrap().len(), 17, "{schema:#}");
     assert_eq!(schema["required"], json!(["inner_batch_size"]), "{schema:#}");
     assert_eq!(schema["properties"]["inner"]["default"], "muon", "{schema:#}");
-    assert_eq!(schema["$defs"]["Name"]["enum"], json!(["muon", "adamw", "cg"]), "{schema:#}");
+    assert_eq!(schema["$defs"]["Name"]["enum"], json!(["muon", "soap", "adamw", "cg"]), "{schema:#}");
 }

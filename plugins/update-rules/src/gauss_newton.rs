@@ -2,7 +2,7 @@
 //! at the parameters theta at its beginning, over N minibatches of its batch, then searches along the way found.
 //!
 //! ```text
-//! phi <- where the last step ended before its line search (or theta, with reset_start)
+//! phi <- where the last step ended before its line search (or theta, without a warm start)
 //! for i = 1..N:  phi <- rule(phi, gradient of the model at theta on minibatch i, at delta = phi - theta)
 //! alpha = argmin over 2^(-i/2) of the loss at theta + alpha (phi - theta), on minibatches of its own
 //! theta <- theta + alpha (phi - theta)
@@ -15,7 +15,7 @@ mod config;
 mod report;
 mod state;
 
-pub use config::{Clip, Config, Inner, Model, Name, Solver, Stream};
+pub use config::{Clip, Config, Inner, Model, Name, Solver, Stream, WarmStart};
 pub use report::METRICS;
 
 use crate::inner::Inner as Rule;
@@ -160,8 +160,12 @@ impl GaussNewton {
     }
 
     fn begin(&mut self, ctx: &StepContext) -> Result<Part> {
-        if self.config.reset_start {
-            self.restart(ctx)?;
+        let warm = self.config.warm_start;
+        if matches!(warm, WarmStart::State | WarmStart::None) {
+            self.iterate.copy_(ctx.params())?;
+        }
+        if matches!(warm, WarmStart::Iterate | WarmStart::None) {
+            self.solver = Running::new(&self.config.inner.solver(), ctx.params())?;
         }
         let batch = ctx.next_batch()?;
         match &mut self.solver {

@@ -2,6 +2,7 @@
 
 use crate::adamw::AdamW;
 use crate::by_role::{self, MuonByRole};
+use crate::by_shape::{self, SoapByShape};
 use crate::check;
 use crate::sgd::Sgd;
 use gauntlet_plugin_api::prelude::*;
@@ -12,6 +13,8 @@ use gauntlet_plugin_api::prelude::*;
 pub enum InnerConfig {
     /// Muon for hidden matrices, AdamW for the rest.
     Muon(by_role::Config),
+    /// SOAP for all parameters; its first step makes the bases and moves nothing.
+    Soap(by_shape::Config),
     /// AdamW for all parameters.
     AdamW(AdamWConfig),
     /// Gradient descent with heavy-ball momentum.
@@ -54,6 +57,7 @@ impl InnerConfig {
     pub fn check(&self, prefix: &str) -> Result<()> {
         match self {
             Self::Muon(config) => config.check(&format!("{prefix}muon.")),
+            Self::Soap(config) => config.check(&format!("{prefix}soap.")),
             Self::AdamW(AdamWConfig { lr, betas, eps, weight_decay }) => {
                 let key = |name: &str| format!("{prefix}adamw.{name}");
                 check::positive(&key("lr"), *lr)?;
@@ -73,6 +77,7 @@ impl InnerConfig {
     pub fn lr(&self) -> f64 {
         match self {
             Self::Muon(config) => config.lr,
+            Self::Soap(config) => config.lr,
             Self::AdamW(config) => config.lr,
             Self::Sgd(config) => config.lr,
         }
@@ -82,6 +87,7 @@ impl InnerConfig {
     pub fn state_bytes(&self, params: &Params) -> u64 {
         match self {
             Self::Muon(_) => MuonByRole::state_bytes(params),
+            Self::Soap(config) => config.state_bytes(params),
             Self::AdamW(_) => 2 * params.bytes(),
             Self::Sgd(_) => params.bytes(),
         }
@@ -93,6 +99,8 @@ impl InnerConfig {
 pub enum Inner {
     /// Muon and AdamW by role.
     Muon(MuonByRole),
+    /// SOAP.
+    Soap(SoapByShape),
     /// AdamW with its first and second moment and the number of steps.
     AdamW(AdamWConfig, Params, Params, u64),
     /// Gradient descent with its velocity.
@@ -104,6 +112,7 @@ impl Inner {
     pub fn new(config: &InnerConfig, params: &Params) -> Result<Self> {
         Ok(match config {
             InnerConfig::Muon(config) => Self::Muon(MuonByRole::new(config.clone(), params)?),
+            InnerConfig::Soap(config) => Self::Soap(SoapByShape::new(config.clone(), params)?),
             InnerConfig::AdamW(config) => Self::AdamW(config.clone(), params.zeros_like()?, params.zeros_like()?, 0),
             InnerConfig::Sgd(config) => Self::Sgd(config.clone(), params.zeros_like()?),
         })
@@ -111,9 +120,17 @@ impl Inner {
 
     /// One step along any gradient; `schedule` multiplies the peak step sizes. The gradient is clipped in place where
     /// the rule's own configuration says so, and otherwise left as it is.
+    ///
+    /// # Errors
+    ///
+    /// An eigenbasis of SOAP that cannot be made or refreshed.
     pub fn step(&mut self, w: &mut Params, g: &mut Params, schedule: f64) -> Result<()> {
         match self {
             Self::Muon(muon) => muon.step(w, g, schedule),
+            Self::Soap(soap) => match soap.step(w, g, schedule)?.unwrap_or(0) {
+                0 => Ok(()),
+                failures => Err(Error::plugin(format!("inner.soap: {failures} eigenbases could not be refreshed"))),
+            },
             Self::AdamW(config, first_moment, second_moment, t) => {
                 *t += 1;
                 let AdamWConfig { lr, betas, eps, weight_decay } = *config;
@@ -130,6 +147,7 @@ impl Inner {
     pub fn rule_of(&self, spec: &ParamSpec) -> &'static str {
         match self {
             Self::Muon(muon) => muon.rule_of(spec),
+            Self::Soap(soap) => soap.rule_of(spec),
             Self::AdamW(..) => "adamw",
             Self::Sgd(..) => "sgd",
         }
@@ -139,6 +157,7 @@ impl Inner {
     pub fn save(&self, state: &mut StateWriter, prefix: &str) -> Result<()> {
         match self {
             Self::Muon(muon) => muon.save(state, prefix),
+            Self::Soap(soap) => soap.save(state, prefix),
             Self::AdamW(_, first_moment, second_moment, t) => {
                 state.params(&format!("{prefix}first_moment"), first_moment)?;
                 state.params(&format!("{prefix}second_moment"), second_moment)?;
@@ -152,6 +171,7 @@ impl Inner {
     pub fn load(&mut self, state: &StateReader, prefix: &str) -> Result<()> {
         match self {
             Self::Muon(muon) => muon.load(state, prefix)?,
+            Self::Soap(soap) => soap.load(state, prefix)?,
             Self::AdamW(_, first_moment, second_moment, t) => {
                 *first_moment = state.params(&format!("{prefix}first_moment"))?;
                 *second_moment = state.params(&format!("{prefix}second_moment"))?;

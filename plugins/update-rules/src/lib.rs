@@ -3,6 +3,7 @@
 pub mod adamw;
 pub mod blocks;
 pub mod by_role;
+pub mod by_shape;
 pub mod cg;
 pub mod check;
 pub mod clip;

@@ -176,9 +176,9 @@ impl Rotated {
         tensors
     }
 
-    /// Saves the state. One entry holds a batch of equally shaped parameters and bears the name of the first.
-    pub fn save(&self, state: &mut StateWriter) -> Result<()> {
-        let mut tensor = |kind: &str, tensor: &Tensor| state.tensor(&format!("{kind}.{}", self.name), tensor);
+    /// Saves the state; `prefix` stands before the entries' names. One entry holds a batch of equally shaped parameters and bears the name of the first.
+    pub fn save(&self, state: &mut StateWriter, prefix: &str) -> Result<()> {
+        let mut tensor = |kind: &str, tensor: &Tensor| state.tensor(&format!("{prefix}{kind}.{}", self.name), tensor);
         tensor("first_moment", &self.first_moment)?;
         tensor("second_moment", &self.second_moment)?;
         for (side, basis) in [("left", &self.left), ("right", &self.right)] {
@@ -195,10 +195,10 @@ impl Rotated {
     /// # Errors
     ///
     /// A tensor of another shape: the state of another model.
-    pub fn load(&mut self, state: &StateReader) -> Result<()> {
+    pub fn load(&mut self, state: &StateReader, prefix: &str) -> Result<()> {
         let name = self.name.clone();
         for (kind, tensor) in self.tensors() {
-            matrices::load(state, &format!("{kind}.{name}"), tensor)?;
+            matrices::load(state, &format!("{prefix}{kind}.{name}"), tensor)?;
         }
         Ok(())
     }

@@ -131,7 +131,7 @@ def run(layerwise, config, theta, streams):
     solve, search = streams
     shared = config.get("line_search_stream") == "shared"
     for t in range(OUTER):
-        if config.get("reset_start"):
+        if config.get("warm_start") == "none":
             phi, rules = dict(theta), [make_rule(config["inner"]) for _ in parts]
         batches = [solve[solved + i * INNER_SEQUENCES:][:INNER_SEQUENCES] for i in range(INNER)]
         solved += INNER * INNER_SEQUENCES
@@ -192,7 +192,7 @@ def cases():
     plain = {"inner": ADAMW, "model": "quadratic", "line_search": False}
     yield "full-without-search", False, plain
     yield "layerwise-without-search", True, plain
-    again = {"inner": SGD, "model": "quadratic", "reset_start": True, "line_search_stream": "shared", **SEARCH}
+    again = {"inner": SGD, "model": "quadratic", "warm_start": "none", "line_search_stream": "shared", **SEARCH}
     yield "full-reset-shared", False, again
 
 

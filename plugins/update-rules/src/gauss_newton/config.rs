@@ -1,6 +1,7 @@
 //! `[optimizer.config]` of full-gn and layerwise-gn.
 
 use crate::by_role;
+use crate::by_shape;
 use crate::check;
 use crate::inner::{AdamWConfig, InnerConfig, SgdConfig};
 use crate::inner_schedule::{Course, InnerSchedule, OuterAt};
@@ -37,10 +38,9 @@ pub struct Config {
     /// Parts whose norms are clipped apart; when absent `per_optimizer_group` in full-gn, `per_block` in layerwise-gn.
     #[serde(default)]
     pub clip: Option<Clip>,
-    /// Whether a step starts at the parameters with a fresh inner optimizer, and not where the last one ended before its
-    /// line search.
+    /// What a step takes over from the last one.
     #[serde(default)]
-    pub reset_start: bool,
+    pub warm_start: WarmStart,
     /// lambda of a penalty lambda / 2 |delta|^2 on the model, lambda >= 0.
     #[serde(default)]
     pub tikhonov: f64,
@@ -74,6 +74,22 @@ pub enum Model {
     Linear,
     /// L(theta + delta), nothing linearized: N steps of the inner rule count as one. What Gauss-Newton can hope for.
     Loss,
+}
+
+/// What a step takes over from the last one: the iterate, where that ended before its line search, and the inner
+/// optimizer's state. Without them a step starts at the parameters, and with a fresh inner optimizer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WarmStart {
+    /// Iterate and state.
+    #[default]
+    Both,
+    /// The iterate alone.
+    Iterate,
+    /// The state alone.
+    State,
+    /// Nothing.
+    None,
 }
 
 /// Parts of the gradient that are clipped apart.
@@ -118,6 +134,7 @@ pub enum Inner {
 )]
 pub enum Name {
     Muon,
+    Soap,
     AdamW,
     Cg,
 }
@@ -128,6 +145,8 @@ pub enum Name {
 pub enum Solver {
     /// Muon for hidden matrices, AdamW for the rest.
     Muon(by_role::Config),
+    /// SOAP for all parameters. Its first inner step of all makes the bases and moves nothing.
+    Soap(by_shape::Config),
     /// AdamW for all parameters.
     AdamW(AdamWConfig),
     /// Gradient descent with heavy-ball momentum.
@@ -147,6 +166,7 @@ impl Inner {
     pub fn solver(&self) -> Solver {
         match self {
             Self::Named(Name::Muon) => Solver::Muon(by_role::Config::default()),
+            Self::Named(Name::Soap) => Solver::Soap(by_shape::Config::default()),
             Self::Named(Name::AdamW) => Solver::AdamW(AdamWConfig::default()),
             Self::Named(Name::Cg) => Solver::Cg(newton_cg::Config::default()),
             Self::Set(solver) => solver.clone(),
@@ -159,6 +179,7 @@ impl Solver {
     pub fn rule(&self) -> Result<InnerConfig, &newton_cg::Config> {
         match self {
             Self::Muon(config) => Ok(InnerConfig::Muon(config.clone())),
+            Self::Soap(config) => Ok(InnerConfig::Soap(config.clone())),
             Self::AdamW(config) => Ok(InnerConfig::AdamW(config.clone())),
             Self::Sgd(config) => Ok(InnerConfig::Sgd(config.clone())),
             Self::Cg(config) => Err(config),
@@ -220,6 +241,11 @@ impl Config {
             ("inner_warmup_steps", self.inner_warmup_steps > 0, "has no effect with conjugate gradients"),
             ("inner_final_fraction", self.inner_final_fraction != 0.0, "has no effect with conjugate gradients"),
             ("clip_norm", self.clip_norm.is_some(), "has no effect with conjugate gradients"),
+            (
+                "warm_start",
+                !matches!(self.warm_start, WarmStart::Both | WarmStart::None),
+                "must be \"both\" or \"none\" with conjugate gradients",
+            ),
             ("tikhonov", self.tikhonov != 0.0, "is `inner.cg.damping` with conjugate gradients"),
         ];
         match ignored.into_iter().find(|(_, set, _)| *set) {

@@ -44,6 +44,7 @@ impl Optimizer for Solver {
 fn every_rule_conforms() {
     conformance::<Solver>(json!({ "inner": { "muon": {} } }));
     conformance::<Solver>(json!({ "inner": { "muon": { "variant": "optax", "lr": 0.01, "clip_norm": 1.0 } } }));
+    conformance::<Solver>(json!({ "inner": { "soap": { "precondition_frequency": 2 } } }));
     conformance::<Solver>(json!({ "inner": { "adamw": {} } }));
     conformance::<Solver>(json!({ "inner": { "sgd": { "lr": 0.1, "momentum": 0.9 } } }));
 }
@@ -53,6 +54,7 @@ fn every_rule_descends() {
     let rules = [
         json!({ "muon": { "lr": 0.02, "variant": "optax" } }),
         json!({ "muon": { "lr": 0.02, "adam": { "lr": 0.02 } } }),
+        json!({ "soap": { "lr": 0.03 } }),
         json!({ "adamw": { "lr": 0.02 } }),
         json!({ "sgd": { "lr": 0.5, "momentum": 0.9 } }),
     ];

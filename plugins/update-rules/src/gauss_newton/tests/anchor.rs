@@ -141,20 +141,22 @@ fn the_next_step_starts_at_the_rest_of_the_way() {
 }
 
 /// The first inner gradient after a step with alpha < 1 is that of the model at delta = (1 - alpha) (phi - theta), and
-/// with `reset_start` the plain one.
+/// where the iterate is not taken over the plain one; the rule begins anew where its state is not.
 #[test]
-fn reset_start_begins_at_the_parameters_with_a_fresh_rule() {
-    for reset in [false, true] {
+fn a_step_takes_over_iterate_and_state_as_it_is_told() {
+    for (warm, iterate, state) in
+        [("both", true, true), ("iterate", true, false), ("state", false, true), ("none", false, false)]
+    {
         let config = json!({
-            "inner": sgd(3.0, 0.5), "inner_batch_size": 1, "line_search_candidates": 2, "reset_start": reset,
+            "inner": sgd(3.0, 0.5), "inner_batch_size": 1, "line_search_candidates": 2, "warm_start": warm,
         });
         let mut harness = run::<Gn<Full>>(config, problem());
         harness.step().unwrap();
         let (theta, before) = (harness.params(), harness.save().unwrap());
         harness.call().unwrap();
         let velocity = entry(&harness.save().unwrap(), "inner.velocity");
-        let delta = if reset { vec![0.0; END] } else { difference(&entry(&before, "iterate"), &theta) };
-        let kept = if reset { vec![0.0; END] } else { entry(&before, "inner.velocity") };
+        let delta = if iterate { difference(&entry(&before, "iterate"), &theta) } else { vec![0.0; END] };
+        let kept = if state { entry(&before, "inner.velocity") } else { vec![0.0; END] };
         let gradient = model(&theta, &delta, &TOKENS[..3], "quadratic", &WHOLE).1;
         let expected: Vec<f64> = gradient.iter().zip(kept).map(|(g, kept)| g + 0.5 * kept).collect();
         close(&velocity, &expected, 1e-10);

@@ -21,6 +21,7 @@ fn one_inner_step_from_the_parameters_is_the_rule() {
         json!({ "adamw": { "lr": 0.05, "weight_decay": 0.1 } }),
         json!({ "muon": { "lr": 0.05, "weight_decay": 0.1 } }),
         json!({ "muon": { "lr": 0.05, "variant": "optax" } }),
+        json!({ "soap": { "lr": 0.05, "precondition_frequency": 2 } }),
     ];
     for inner in rules {
         let plain = json!({ "inner": inner, "inner_batch_size": 4 });
@@ -40,12 +41,12 @@ fn one_inner_step_from_the_parameters_is_the_rule() {
     }
 }
 
-/// With `reset_start` a rule keeps no momentum from step to step, so it is tried with rules that have none.
+/// Without a warm start a rule keeps no momentum from step to step, so it is tried with rules that have none.
 #[test]
-fn one_inner_step_with_reset_is_a_rule_without_momentum() {
+fn one_inner_step_without_warm_start_is_a_rule_without_momentum() {
     for inner in [sgd(0.3, 0.0), json!({ "muon": { "lr": 0.05, "momentum": 0.0, "adam": { "betas": [0.0, 0.0] } } })] {
         let plain = json!({ "inner": inner, "inner_batch_size": 4 });
-        let reset = with(plain.clone(), json!({ "line_search": false, "reset_start": true }));
+        let reset = with(plain.clone(), json!({ "line_search": false, "warm_start": "none" }));
         let problem = || Problem::two_layer().batch_size(4);
         let (found, expected) = (four::<Gn<Full>>(reset, problem()), four::<Plain>(plain, problem()));
         for ((loss, params), (expected_loss, expected)) in found.iter().zip(&expected) {

@@ -56,7 +56,7 @@ fn gradient(config: &Value, before: &SavedState, after: &SavedState) -> Vec<f64>
             ("inner.first_moment", beta, 1.0 - beta)
         }
     };
-    let fresh = config["reset_start"] == true && before.entries.iter().all(|entry| entry.name != "solve.batch");
+    let fresh = config["warm_start"] == "none" && before.entries.iter().all(|entry| entry.name != "solve.batch");
     let beta = if fresh { 0.0 } else { beta };
     entry(after, name).iter().zip(entry(before, name)).map(|(after, before)| (after - beta * before) / share).collect()
 }

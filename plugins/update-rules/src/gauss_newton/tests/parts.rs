@@ -77,8 +77,8 @@ fn schedules_compose() {
         near(*first, at(4.0 * t as f64));
         near(*last, at(4.0 * t as f64 + 3.0));
     }
-    // With reset_start the run's schedule goes on all the same.
-    assert_eq!(multipliers(json!({ "reset_start": true })), global);
+    // Without a warm start the run's schedule goes on all the same.
+    assert_eq!(multipliers(json!({ "warm_start": "none" })), global);
 }
 
 #[test]
