@@ -1,28 +1,36 @@
-//! Fused programs where the fast path does not reach (a GPU, strided tensors, other types): operation by operation.
+//! Fused programs where the fast path does not reach (a GPU, strided tensors, other types): operation by operation, over
+//! many small tensors at once, since on a GPU each operation costs as much as a million elements.
 
 use gauntlet_plugin_abi::FusedOp;
 use gauntlet_plugin_api::backend::{FusedList, Operand, Program, Statement};
 use gauntlet_plugin_api::{Error, Result};
+use std::ops::Range;
 use tch::{Kind, Tensor};
+
+/// Elements that are joined at most: what is joined is copied.
+const JOINED: usize = 1 << 22;
 
 /// Runs the program on each position of the lists; results are written after all have been computed.
 pub(super) fn run(program: &Program, lists: &mut [FusedList<'_, Tensor>]) -> Result<()> {
     let program = program.with_registers_reused();
-    let length = lists.first().map_or(0, |list| each(list).len());
-    for position in 0..length {
-        let elements: Vec<Tensor> = lists.iter().map(|list| each(list)[position].shallow_clone()).collect();
+    let lists: Vec<Vec<&Tensor>> = lists.iter().map(each).collect();
+    groups(&lists).into_iter().try_for_each(|group| {
+        let parts: Vec<&[&Tensor]> = lists.iter().map(|list| &list[group.clone()]).collect();
+        let elements: Vec<Tensor> = parts.iter().map(|part| joined(part)).collect();
         let mut registers: Vec<Option<Tensor>> = (0..program.registers).map(|_| None).collect();
         for statement in &program.statements {
             let result = evaluate(statement, &elements, &registers)?;
             registers[statement.register] = Some(result);
         }
-        let results =
-            program.stores.iter().map(|(list, operand)| Ok((*list, value(operand, &elements, &registers)?.copy())));
+        let results = program.stores.iter().map(|(list, operand)| {
+            let result = value(operand, &elements, &registers)?.expand(elements[*list].size(), false);
+            Ok((*list, result.copy()))
+        });
         for (list, result) in results.collect::<Result<Vec<_>>>()? {
-            elements[list].shallow_clone().copy_(&result);
+            write(parts[list], &result);
         }
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 /// The tensors of a list.
@@ -33,13 +41,53 @@ fn each<'a>(list: &'a FusedList<'_, Tensor>) -> Vec<&'a Tensor> {
     }
 }
 
+/// Neighbouring positions whose tensors are joined: small ones, with the same types in every list.
+fn groups(lists: &[Vec<&Tensor>]) -> Vec<Range<usize>> {
+    let length = lists.first().map_or(0, Vec::len);
+    let size = |at: usize| lists[0][at].numel();
+    let alike = |at: usize| lists.iter().all(|list| list[at].kind() == list[at - 1].kind());
+    let mut groups: Vec<Range<usize>> = vec![];
+    let mut elements = 0;
+    for at in 0..length {
+        elements += size(at);
+        match groups.last_mut() {
+            Some(group) if elements <= JOINED && alike(at) => group.end = at + 1,
+            _ => {
+                groups.push(at..at + 1);
+                elements = size(at);
+            }
+        }
+    }
+    groups
+}
+
+/// The elements of several tensors one after another; one alone stays as it is.
+fn joined(tensors: &[&Tensor]) -> Tensor {
+    match tensors {
+        [one] => one.shallow_clone(),
+        many => Tensor::cat(&many.iter().map(|tensor| tensor.reshape([-1])).collect::<Vec<_>>(), 0),
+    }
+}
+
+/// Writes to each tensor its part of what was joined.
+fn write(tensors: &[&Tensor], result: &Tensor) {
+    if let [one] = tensors {
+        one.shallow_clone().copy_(result);
+        return;
+    }
+    let mut first = 0;
+    for tensor in tensors {
+        let length = tensor.numel() as i64;
+        tensor.shallow_clone().copy_(&result.narrow(0, first, length).view_as(tensor));
+        first += length;
+    }
+}
+
 fn value(operand: &Operand, elements: &[Tensor], registers: &[Option<Tensor>]) -> Result<Tensor> {
     match operand {
         Operand::List(list) => Ok(elements[*list].shallow_clone()),
-        Operand::Const(number) => {
-            let like = &elements[0];
-            Ok(Tensor::full(like.size(), *number, (like.kind(), like.device())))
-        }
+        // One number on the CPU: libtorch takes it along into the operation, without a tensor on the device.
+        Operand::Const(number) => Ok(Tensor::from(*number).to_kind(elements[0].kind())),
         Operand::Register(register) => {
             let unset = || Error::argument("fused", format!("register {register} is not set"));
             registers[*register].as_ref().map(Tensor::shallow_clone).ok_or_else(unset)
@@ -196,5 +244,27 @@ mod tests {
     fn lists_are_read_before_any_is_written() {
         let swap = [(LOAD, 0, 0.0), (FusedOp::STORE, 1, 0.0), (LOAD, 1, 0.0), (FusedOp::STORE, 0, 0.0)];
         agree(&program(&swap, 2), [37, 1001], (2, 2), 0.0);
+    }
+
+    /// Small tensors are joined and large ones not, in one call, whatever their layout; each gets its own result.
+    #[test]
+    fn many_tensors_are_what_each_is_alone() {
+        let text = [(LOAD, 0, 0.0), (LOAD, 1, 0.0), op(FusedOp::MUL), (NUMBER, 0, 0.3), op(FusedOp::ADD)];
+        let program = program(&[&text[..], &[(FusedOp::STORE, 0, 0.0)]].concat(), 2);
+        let shapes = [[3, 5], [1, 1], [0, 4], [2, JOINED as i64 / 2], [7, 2], [4, 3]];
+        let random = |shape: &[i64; 2]| Tensor::randn(shape, (Kind::Float, Device::Cpu));
+        let mut written: Vec<Tensor> = shapes.iter().map(random).collect();
+        let mut read: Vec<Tensor> = shapes.iter().map(|[rows, cols]| random(&[*cols, *rows]).tr()).collect();
+        // Another type at the end of both lists.
+        written.push(Tensor::from_slice(&[0.5, 0.25]));
+        read.push(Tensor::from_slice(&[2.0, 3.0]));
+        let expected: Vec<Tensor> = written.iter().zip(&read).map(|(a, b)| a * b + 0.3).collect();
+        let lists: Vec<Vec<&Tensor>> = vec![written.iter().collect(), read.iter().collect()];
+        assert_eq!(groups(&lists), [0..3, 3..4, 4..6, 6..7]);
+        let handles = written.iter().map(Tensor::shallow_clone).collect();
+        run(&program, &mut [FusedList::Write(handles), FusedList::Read(read.iter().collect())]).unwrap();
+        for (found, expected) in written.iter().zip(&expected) {
+            assert!(found.equal(expected), "{:?}", found.size());
+        }
     }
 }

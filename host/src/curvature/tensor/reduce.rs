@@ -5,7 +5,7 @@ use super::vector::{Vectorized, Width};
 use gauntlet_plugin_abi::ListReduction;
 use gauntlet_plugin_api::{Error, Result};
 use gauntlet_torch_ext::parallel_map;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// Elements that are summed by one thread, in order.
 const CHUNK: usize = 16_384;
@@ -23,7 +23,11 @@ pub fn reduce(kind: ListReduction, a: &[&Tensor], b: &[&Tensor]) -> Result<Vec<f
         return Err(Error::unsupported(format!("list reduction {}", kind.name())));
     }
     let partner = |index: usize| if kind == ListReduction::DOT { b[index] } else { a[index] };
-    let pieces: Vec<Vec<Piece>> = (0..a.len()).map(|index| pieces(kind, a[index], partner(index))).collect();
+    let pairs: Vec<(&Tensor, &Tensor)> = (0..a.len()).map(|index| (a[index], partner(index))).collect();
+    let away: Vec<_> = pairs.iter().copied().filter(|(a, b)| pieces(a, b).is_none()).collect();
+    let mut known = tch::no_grad(|| elsewhere(kind, &away)).into_iter();
+    let known = |(a, b)| pieces(a, b).unwrap_or_else(|| known.by_ref().take(1).map(Piece::Known).collect());
+    let pieces: Vec<Vec<Piece>> = pairs.into_iter().map(known).collect();
     let counts: Vec<usize> = pieces.iter().map(Vec::len).collect();
     let width = Width::widest();
     let parts = parallel_map(pieces.into_iter().flatten().collect(), |piece| piece.reduce(width, kind));
@@ -39,14 +43,13 @@ enum Piece<'a> {
     Known(f64),
 }
 
-fn pieces<'a>(kind: ListReduction, a: &'a Tensor, b: &'a Tensor) -> Vec<Piece<'a>> {
+/// The pieces of dense floats on the CPU.
+fn pieces<'a>(a: &'a Tensor, b: &'a Tensor) -> Option<Vec<Piece<'a>>> {
     if let (Some(a), Some(b)) = (elements(a), elements(b)) {
-        return a.chunks(CHUNK).zip(b.chunks(CHUNK)).map(|(a, b)| Piece::Single(a, b)).collect();
+        return Some(a.chunks(CHUNK).zip(b.chunks(CHUNK)).map(|(a, b)| Piece::Single(a, b)).collect());
     }
-    if let (Some(a), Some(b)) = (elements(a), elements(b)) {
-        return a.chunks(CHUNK).zip(b.chunks(CHUNK)).map(|(a, b)| Piece::Double(a, b)).collect();
-    }
-    vec![Piece::Known(tch::no_grad(|| elsewhere(kind, a, b)))]
+    let (a, b) = (elements(a)?, elements(b)?);
+    Some(a.chunks(CHUNK).zip(b.chunks(CHUNK)).map(|(a, b)| Piece::Double(a, b)).collect())
 }
 
 impl Piece<'_> {
@@ -112,18 +115,27 @@ fn larger(a: f64, b: f64) -> f64 {
     if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(b) }
 }
 
-/// By libtorch, for tensors that are not dense floats on the CPU.
-fn elsewhere(kind: ListReduction, a: &Tensor, b: &Tensor) -> f64 {
-    let (a, b) = (a.to_kind(Kind::Double), b.to_kind(Kind::Double));
-    let result = match kind {
-        ListReduction::DOT => (a * b).sum(Kind::Double),
-        ListReduction::SQUARED_NORM => a.square().sum(Kind::Double),
+/// By libtorch, for tensors that are not dense floats on the CPU. The numbers come over together: one alone would wait for
+/// all work that is queued on a GPU.
+fn elsewhere(kind: ListReduction, pairs: &[(&Tensor, &Tensor)]) -> Vec<f64> {
+    let Some((first, _)) = pairs.first() else { return vec![] };
+    let device = first.device();
+    let numbers: Vec<Tensor> = pairs.iter().map(|(a, b)| by_libtorch(kind, a, b).to_device(device)).collect();
+    let numbers = Tensor::stack(&numbers, 0).to_device(Device::Cpu);
+    (0..pairs.len() as i64).map(|at| numbers.double_value(&[at])).collect()
+}
+
+/// One number, as a tensor where its inputs are.
+fn by_libtorch(kind: ListReduction, a: &Tensor, b: &Tensor) -> Tensor {
+    let wide = |x: &Tensor| x.to_kind(Kind::Double);
+    match kind {
+        ListReduction::DOT => (wide(a) * wide(b)).sum(Kind::Double),
+        ListReduction::SQUARED_NORM => wide(a).square().sum(Kind::Double),
         ListReduction::SUM => a.sum(Kind::Double),
-        ListReduction::MAX_ABS if a.numel() == 0 => return 0.0,
-        ListReduction::MAX_ABS => a.abs().max(),
-        _ => a.isfinite().logical_not().sum(Kind::Double),
-    };
-    result.double_value(&[])
+        ListReduction::MAX_ABS if a.numel() == 0 => Tensor::zeros([], (Kind::Double, a.device())),
+        ListReduction::MAX_ABS => wide(&a.abs().max()),
+        _ => wide(&a.isfinite().logical_not().sum(Kind::Int64)),
+    }
 }
 
 #[cfg(test)]
@@ -163,7 +175,7 @@ mod tests {
 
     #[test]
     fn sums_of_f32_are_accumulated_in_f64() {
-        let tensor = Tensor::full([1 << 20], 1.0 + f64::from(f32::EPSILON), (Kind::Float, tch::Device::Cpu));
+        let tensor = Tensor::full([1 << 20], 1.0 + f64::from(f32::EPSILON), (Kind::Float, Device::Cpu));
         let expected = (1.0 + f64::from(f32::EPSILON)) * f64::from(1 << 20);
         assert_eq!(reduce(ListReduction::SUM, &[&tensor], &[]).unwrap(), [expected]);
     }
@@ -172,5 +184,14 @@ mod tests {
     fn a_strided_tensor_is_reduced_by_its_own_elements() {
         let tensor = Tensor::from_slice(&[1.0_f64, 2.0, 3.0, 4.0]).view([2, 2]).select(1, 0);
         assert_eq!(reduce(ListReduction::SUM, &[&tensor], &[]).unwrap(), [4.0]);
+        // Dense and strided ones keep their places.
+        let dense = Tensor::from_slice(&[1.0_f32, -8.0]);
+        let found = |kind| reduce(kind, &[&dense, &tensor, &dense, &tensor], &[]).unwrap();
+        assert_eq!(found(ListReduction::SUM), [-7.0, 4.0, -7.0, 4.0]);
+        assert_eq!(found(ListReduction::MAX_ABS), [8.0, 3.0, 8.0, 3.0]);
+        assert_eq!(found(ListReduction::SQUARED_NORM), [65.0, 10.0, 65.0, 10.0]);
+        assert_eq!(found(ListReduction::NON_FINITE), [0.0; 4]);
+        let empty = Tensor::zeros([3, 0], (Kind::Int64, Device::Cpu));
+        assert_eq!(reduce(ListReduction::MAX_ABS, &[&empty, &tensor], &[]).unwrap(), [0.0, 3.0]);
     }
 }
