@@ -109,6 +109,30 @@ fn a_comparison_is_made_once_and_comes_out_the_same() {
 }
 
 #[test]
+fn a_micro_batch_changes_no_run_but_by_rounding() {
+    let comparison = Comparison::new();
+    comparison.compare(&["--only", "sgd"]).succeeded();
+    let before = comparison.results();
+    fs::remove_dir_all(comparison.path().join("out")).unwrap();
+    let file = comparison.path().join("c.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, format!("micro_batch_size = 3\n{text}")).unwrap();
+    comparison.compare(&["--only", "sgd"]).succeeded();
+    let after = comparison.results();
+    assert!(before.keys().eq(after.keys()) && before.len() > 4, "{:?}", after.keys());
+    for (name, bytes) in &after {
+        let config = comparison.path().join("out/configs").join(name.replace(".json", ".toml"));
+        assert!(fs::read_to_string(config).unwrap().contains("micro_batch_size = 3"), "{name}");
+        let first = |bytes: &[u8]| {
+            let result: Value = serde_json::from_slice(bytes).unwrap();
+            result["validation"][0]["loss"].as_f64()
+        };
+        let close = first(bytes).zip(first(&before[name])).is_none_or(|(a, b)| (a - b).abs() < 1e-5);
+        assert!(close, "{name}");
+    }
+}
+
+#[test]
 fn contenders_of_a_seed_begin_at_one_warm_up_and_see_the_same_data() {
     let comparison = Comparison::new();
     comparison.compare(&[]).succeeded();

@@ -2,6 +2,10 @@
 
 use crate::built::{plugin, shipped};
 use crate::corpus::Run;
+use crate::skipped::skipped;
+
+/// The device that is compared with the CPU.
+const GPU: &str = "cuda:0";
 
 /// Settings with which each shipped plugin does what is special about it within a few steps.
 const SETTINGS: [(&str, &[&str]); 8] = [
@@ -52,5 +56,26 @@ fn every_plugin_lowers_the_loss() {
         let losses = run.by_step("loss");
         let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
         assert!(mean(&losses[15..]) < mean(&losses[..5]), "{name}: {losses:?}");
+    }
+}
+
+/// In f64, so that what differs is the order of sums. Conjugate gradients, which stop by their own progress, make the most
+/// of it.
+#[test]
+fn a_gpu_takes_the_steps_of_the_cpu_with_every_plugin() {
+    for ((name, here), (_, there)) in runs().into_iter().zip(runs()) {
+        let [here, there] = [(here, "cpu"), (there, GPU)]
+            .map(|(run, device)| run.set("run.dtype=f64").set(format!("run.device={device}")));
+        let outcome = there.train();
+        if outcome.code == 2 && outcome.stderr.contains("`cuda:0` is not there") {
+            return skipped("no GPU, or a libtorch without CUDA: the steps of both devices");
+        }
+        outcome.succeeded();
+        let (here, there) = (here.finished().by_step("loss"), there.by_step("loss"));
+        let close = |(a, b): (&f64, &f64)| (a - b).abs() <= 1e-8 * a.abs();
+        assert!(
+            here.len() == 4 && there.len() == 4 && here.iter().zip(&there).all(close),
+            "{name}: {here:?} {there:?}"
+        );
     }
 }

@@ -95,8 +95,16 @@ fn print_memory(plan: &Plan) {
 }
 
 fn print_estimate(plan: &Plan, estimate: &Estimate) {
-    let Estimate { gradient_equivalents, flops, tokens, line_search_tokens, rate, call_seconds, own_seconds } =
-        *estimate;
+    let Estimate {
+        gradient_equivalents,
+        flops,
+        tokens,
+        line_search_tokens,
+        rate,
+        rate_sequences,
+        call_seconds,
+        own_seconds,
+    } = *estimate;
     let in_all = |of_a_step: f64, text: fn(f64) -> String| {
         plan.started.max_steps.map_or(String::new(), |steps| format!("; in all {}", text(steps as f64 * of_a_step)))
     };
@@ -106,7 +114,11 @@ fn print_estimate(plan: &Plan, estimate: &Estimate) {
     let all = in_all(tokens + line_search_tokens, number);
     let (steps, search) = (number(tokens), number(line_search_tokens));
     println!("  tokens       {steps} of the steps' stream, {search} of the line search's{all}");
-    println!("  rate         {} operations a second, measured on a gradient of one sequence", number(rate));
+    let on = match rate_sequences {
+        1 => "one sequence".to_owned(),
+        many => format!("{many} sequences"),
+    };
+    println!("  rate         {} operations a second, measured on a gradient of {on}", number(rate));
     let own = own_seconds.map_or("those of the plugin's own not measured".into(), |own| {
         format!("{} of the plugin's own without what it does only now and then", duration(own))
     });

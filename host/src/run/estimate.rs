@@ -5,12 +5,13 @@
 //!   Gauss-Newton saves a tangent pass where its last step size was 1, so the dearest of the later ones counts. Both sizes
 //!   make a line, which gives the operations of the whole batch in units of its gradient, and the data drawn. What depends
 //!   on the data, as the iterations of conjugate gradients do, is as it was on the small model.
-//! - **Rate**: a gradient of the model itself, on one sequence.
+//! - **Rate**: a gradient of the model itself, on one sequence; on a GPU, which one sequence does not fill, on as many as
+//!   `train.micro_batch_size` says.
 //! - **The plugin's own time**: two steps on the model itself with the smallest batch and short sequences, without the
 //!   time of the calls, by the parts of a step, whose number the line gives. What it does only every some steps is not in
 //!   it, and where it takes no small batch it is not measured.
 
-use super::prepare::Prepared;
+use super::prepare::{self, Prepared};
 use crate::config::{Config, Loaded, Paths, ShardPath};
 use crate::error::{Exit, Fault, Result};
 use crate::events::{Event, Step};
@@ -21,6 +22,7 @@ use gauntlet_plugin_api::{Part, Position};
 use serde_json::json;
 use std::path::Path;
 use std::time::{Duration, Instant};
+use tch::Device;
 
 /// Tokens of a step in which the plugin's own time is measured, about.
 const SHORT_STEP: u64 = 256;
@@ -47,6 +49,8 @@ pub struct Estimate {
     pub line_search_tokens: f64,
     /// Operations a second of a gradient.
     pub rate: f64,
+    /// Sequences of that gradient.
+    pub rate_sequences: u64,
     /// Seconds of calls, at that rate.
     pub call_seconds: f64,
     /// Seconds of the plugin between its calls, where they could be measured.
@@ -76,7 +80,14 @@ impl Estimate {
             true => Some(stand_in.whole(smallest, short_length(loaded, smallest)).dearest_step(2)?),
             false => None,
         };
-        let (flops_of_gradient, rate) = stand_in.whole(smallest, loaded.config.data.seq_len).rate()?;
+        let rate_sequences = match prepare::device(loaded.config.run.device).map_err(|fault| vec![fault])? {
+            Device::Cuda(_) => loaded.config.train.micro_batch_size.max(1),
+            _ => 1,
+        };
+        let at_once = |config: &mut Config| config.train.micro_batch_size = rate_sequences;
+        let rate_sequences = rate_sequences as u64;
+        let (flops_of_gradient, rate) =
+            stand_in.with(smallest, loaded.config.data.seq_len, at_once).rate(rate_sequences)?;
         let flops = whole.gradients * flops_of_gradient * batch_size as f64;
         let seq_len = loaded.config.data.seq_len as f64;
         Ok(Self {
@@ -85,6 +96,7 @@ impl Estimate {
             tokens: whole.sequences * seq_len,
             line_search_tokens: whole.line_search_sequences * seq_len,
             rate,
+            rate_sequences,
             call_seconds: flops / rate,
             own_seconds: own.map(|own| own.own_seconds * whole.parts / own.parts),
         })
@@ -236,16 +248,17 @@ impl Small {
         dearest_step(self.prepared()?, steps)
     }
 
-    /// Operations of the gradient of one sequence, and operations a second.
-    fn rate(&self) -> Result<(f64, f64), Vec<Fault>> {
+    /// Operations of the gradient of one sequence, and operations a second in gradients of some.
+    fn rate(&self, sequences: u64) -> Result<(f64, f64), Vec<Fault>> {
         let prepared = self.prepared()?;
         let mut state = prepared.session.lock();
         let (backend, params) = state.backend_and_params();
         let problem = backend.problem();
         let flops = 3.0 * problem.forward_flops(1);
         let gradient = |first: u64| {
-            let parts = vec![Part { purpose: Purpose::STEP.0, first, count: 1 }];
-            problem.loss_and_gradient(&params, &Position { parts, sequences: 1, tokens: problem.seq_len() as u64 })
+            let parts = vec![Part { purpose: Purpose::STEP.0, first: first * sequences, count: sequences }];
+            let tokens = sequences * problem.seq_len() as u64;
+            problem.loss_and_gradient(&params, &Position { parts, sequences, tokens })
         };
         // The first one finds no memory to use again.
         gradient(0).map_err(|fault| vec![fault])?;
@@ -254,7 +267,7 @@ impl Small {
             done += 1;
             gradient(done).map_err(|fault| vec![fault])?;
         }
-        Ok((flops, flops * done as f64 / started.elapsed().as_secs_f64()))
+        Ok((flops, flops * (done * sequences) as f64 / started.elapsed().as_secs_f64()))
     }
 }
 
