@@ -87,6 +87,10 @@ pub struct Standings {
 pub struct Reached {
     /// Its seed.
     pub seed: u64,
+    /// The device that it was made on.
+    pub device: String,
+    /// Its threads.
+    pub threads: usize,
     /// How it ended.
     pub end: End,
     /// Where it came down to the target: steps, and how far apart the evaluations around it are.
@@ -254,6 +258,20 @@ impl Standing {
     }
 }
 
+impl Standings {
+    /// Whether the seconds of all its runs are comparable.
+    pub fn is_of_one_machine(&self) -> bool {
+        self.runs.iter().all(|run| run.machine() == self.runs[0].machine())
+    }
+}
+
+impl Reached {
+    /// Seconds are comparable between runs on equal ones.
+    fn machine(&self) -> (&str, usize) {
+        (&self.device, self.threads)
+    }
+}
+
 fn standing(plan: &Plan, contender: &Contender, found: &Found) -> Standing {
     let mut at = vec![];
     let mut sizes = plan.batch_sizes(contender);
@@ -313,6 +331,8 @@ fn reached(run: &RunResult, target: f64) -> Reached {
     let steps = last.map_or(0, |last| last.step).max(1) as f64;
     Reached {
         seed: run.seed,
+        device: run.made_with.device.clone(),
+        threads: run.made_with.threads,
         end: run.end,
         crossing,
         spent: Measure::ALL.into_iter().filter_map(spent).collect(),
@@ -322,7 +342,7 @@ fn reached(run: &RunResult, target: f64) -> Reached {
     }
 }
 
-/// Runs of the same seed.
+/// Runs of the same seed; by seconds those of the same device alone.
 fn pairs(baseline: &Standings, contender: &Standings, measure: Measure) -> Vec<(Spent, Spent)> {
     let spent = |run: &Reached| {
         let spent = run.spent.get(&measure).copied().unwrap_or(f64::NAN);
@@ -330,7 +350,7 @@ fn pairs(baseline: &Standings, contender: &Standings, measure: Measure) -> Vec<(
     };
     let pair = |run: &Reached| {
         let other = baseline.runs.iter().find(|other| other.seed == run.seed)?;
-        Some((spent(other), spent(run)))
+        (measure != Measure::Seconds || other.machine() == run.machine()).then(|| (spent(other), spent(run)))
     };
     contender.runs.iter().filter_map(pair).collect()
 }

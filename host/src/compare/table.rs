@@ -47,6 +47,7 @@ fn row(summary: &Summary, standing: &Standing) -> Vec<String> {
         let runs = at.into_iter().flat_map(|at| &at.runs).filter(|run| run.crossing.is_some());
         Mean::of(&runs.filter_map(|run| run.spent.get(&measure).copied()).collect::<Vec<_>>())
     };
+    let seconds = || mean_of(Measure::Seconds).map_or_else(none, |mean| duration(mean.mean));
     let spent = |measure: Measure| mean_of(measure).map_or_else(none, |mean| rounded(mean.mean));
     let settings: Vec<String> =
         standing.settings.iter().map(|(key, value)| format!("{} {}", short(key), inline(value))).collect();
@@ -56,7 +57,7 @@ fn row(summary: &Summary, standing: &Standing) -> Vec<String> {
         at.and_then(|at| at.steps).map_or_else(none, with_interval),
         spent(Measure::AllTokens),
         spent(Measure::GradientEquivalents),
-        mean_of(Measure::Seconds).map_or_else(none, |mean| duration(mean.mean)),
+        if at.is_some_and(|at| at.is_of_one_machine()) { seconds() } else { none() },
         at.map_or_else(none, |at| at.missed.to_string()),
         standing.profile.as_ref().map_or_else(none, |profile| format!("{:.2}", profile.score)),
         settings.join(", "),

@@ -63,6 +63,22 @@ fn found(runs: Vec<RunResult>) -> Found {
 }
 
 #[test]
+fn seconds_of_two_devices_are_not_compared() {
+    let on = |device: &str, run: RunResult| RunResult {
+        made_with: MadeWith { device: device.into(), ..MadeWith::default() },
+        ..run
+    };
+    let baseline = vec![on("cpu", run("a", 1, 8, 0.02, 1.0)), on("cpu", run("a", 2, 8, 0.02, 1.0))];
+    let contender = vec![on("cpu", run("b", 1, 8, 0.1, 4.0)), on("cuda:0", run("b", 2, 8, 0.1, 4.0))];
+    let summary = Summary::of(&plan(TWO), &[found(baseline), found(contender)]);
+    let versus = summary.ratios.iter().find(|versus| versus.contender == "b" && versus.target == 2.0).unwrap();
+    let pairs = |measure: Measure| versus.by[&measure].ratio.unwrap().n;
+    assert_eq!((pairs(Measure::Steps), pairs(Measure::Seconds)), (2, 1));
+    let rows = super::table::standings(&summary);
+    assert_eq!((rows[1][5].as_str(), rows[2][5].as_str()), ("1 min 40 s", "–"));
+}
+
+#[test]
 fn a_ratio_is_given_four_ways() {
     let baseline = vec![run("a", 1, 8, 0.02, 1.0), run("a", 2, 8, 0.04, 1.0), run("a", 1, 16, 0.025, 1.0)];
     let contender = vec![run("b", 1, 8, 0.1, 4.0), run("b", 2, 8, 0.2, 4.0)];
