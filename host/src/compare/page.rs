@@ -16,7 +16,7 @@ pub fn render(summary: &Summary, runs: &[Vec<RunResult>]) -> Result<String> {
     let mut body = intro(summary);
     body += &standings(summary);
     body += &ratios(summary);
-    body += &format!("<h2>Ratio by target</h2>\n{}", ratio_curves(summary)?);
+    body += &format!("<h2>Ratio by target</h2>\n{}", ratio_curves(summary, &names)?);
     body += "<h2>Validation loss</h2>\n<div class=\"figures\">\n";
     for measure in Measure::ALL {
         body += &losses(summary, runs, measure, &names)?;
@@ -28,7 +28,7 @@ pub fn render(summary: &Summary, runs: &[Vec<RunResult>]) -> Result<String> {
     body += &preconditions(summary);
     body += &tunings(summary);
     body += &not_run(summary);
-    Ok(document("Comparison", &body, names.len().max(summary.curves.len())))
+    Ok(document("Comparison", &body, names.len()))
 }
 
 fn intro(summary: &Summary) -> String {
@@ -67,24 +67,25 @@ fn ratios(summary: &Summary) -> String {
             texts.into_iter().chain(ratios).map(|text| format!("<td>{}</td>", escaped(&text))).collect();
         format!("<tr>{cells}</tr>\n")
     };
-    let rows: String = summary.ratios.iter().map(row).collect();
+    let rows: String = summary.shown_ratios().into_iter().map(row).collect();
     match rows.is_empty() {
         true => "<h2>Ratios</h2>\n<p>No contender and baseline have a seed in common.</p>\n".into(),
         false => format!(
-            "<h2>Ratios</h2>\n<p>How many times as much the baseline spends to reach the target.</p>\n<div class=\"table\">\
+            "<h2>Ratios</h2>\n<p>How many times as much the baseline spends to reach the target; over the best one at every target, over \
+             the others at the main one. <code>comparison.json</code> has all.</p>\n<div class=\"table\">\
              <table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}</tbody>\n</table></div>\n"
         ),
     }
 }
 
-fn ratio_curves(summary: &Summary) -> Result<String> {
-    let names: Vec<String> =
-        summary.curves.iter().map(|curve| format!("{} over {}", curve.baseline, curve.contender)).collect();
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let curves = summary.curves.iter().enumerate().map(|(index, curve)| {
+fn ratio_curves(summary: &Summary, names: &[&str]) -> Result<String> {
+    let Some(best) = summary.best_baseline() else { return Ok(String::new()) };
+    let shown = summary.curves.iter().filter(|curve| curve.baseline == best && summary.is_challenger(&curve.contender));
+    let curves = shown.filter_map(|curve| {
+        let index = names.iter().position(|name| *name == curve.contender)?;
         // The axis runs from left to right as training goes, to lower losses.
         let points = curve.points.iter().map(|(loss, ratio)| (-loss, *ratio)).collect();
-        Curve { index, stroke: Stroke::Strong, points }
+        Some(Curve { index, stroke: Stroke::Strong, points })
     });
     let curves: Vec<Curve> = curves.collect();
     let left = curves.iter().filter_map(|curve| curve.points.first()).map(|at| at.0).fold(0.0, f64::min);
@@ -98,9 +99,9 @@ fn ratio_curves(summary: &Summary) -> Result<String> {
         curves,
     };
     figure_of(
-        &names,
+        names,
         &chart,
-        "Steps of a baseline over steps of a contender, by the loss to reach. Geometric mean over seeds.",
+        &format!("Steps of {best} over steps of a contender, by the loss to reach. Geometric mean over seeds."),
     )
 }
 

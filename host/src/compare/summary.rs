@@ -197,6 +197,32 @@ impl Summary {
         self.contenders.iter().find(|standing| standing.name == name)
     }
 
+    /// The baseline that needed the fewest steps to the target at the main batch size, in all of its runs; the first one
+    /// where none did.
+    pub fn best_baseline(&self) -> Option<&str> {
+        let baselines = || self.contenders.iter().filter(|standing| standing.baseline);
+        let steps = |standing: &&Standing| {
+            let at = standing.at(self.batch_size, self.target_loss).filter(|at| at.missed == 0);
+            at.and_then(|at| at.steps).map_or(f64::INFINITY, |steps| steps.mean)
+        };
+        baselines().min_by(|a, b| steps(a).total_cmp(&steps(b))).map(|standing| standing.name.as_str())
+    }
+
+    /// Whether a contender's ratios are shown: baselines have some where there is nothing else.
+    pub fn is_challenger(&self, name: &str) -> bool {
+        let all_are_baselines = self.contenders.iter().all(|standing| standing.baseline);
+        all_are_baselines || self.contender(name).is_some_and(|standing| !standing.baseline)
+    }
+
+    /// Ratios as a reader wants them: those over the best baseline at every target, then over the others at the main one.
+    pub fn shown_ratios(&self) -> Vec<&Versus> {
+        let best = self.best_baseline();
+        let over_best = |versus: &&Versus| Some(versus.baseline.as_str()) == best;
+        let challengers = || self.ratios.iter().filter(|versus| self.is_challenger(&versus.contender));
+        let others = challengers().filter(|versus| !over_best(versus) && versus.target == self.target_loss);
+        challengers().filter(over_best).chain(others).collect()
+    }
+
     fn all_ratios(&self) -> Vec<Versus> {
         let mut ratios = vec![];
         for baseline in self.contenders.iter().filter(|standing| standing.baseline) {
@@ -229,12 +255,12 @@ impl Summary {
         })
     }
 
-    /// Profiles over the problems that every contender has run: targets times seeds at the main batch size.
+    /// Profiles over the problems that every contender with runs has: targets times seeds at the main batch size.
     fn add_profiles(&mut self) {
-        let seeds = |standing: &Standing| standing.seeds.clone();
-        let Some(first) = self.contenders.iter().map(seeds).find(|seeds| !seeds.is_empty()) else { return };
-        let common: Vec<u64> =
-            first.into_iter().filter(|seed| self.contenders.iter().all(|one| one.seeds.contains(seed))).collect();
+        let has_runs = |standing: &&Standing| !standing.seeds.is_empty();
+        let Some(first) = self.contenders.iter().find(has_runs).map(|standing| standing.seeds.clone()) else { return };
+        let in_all = |seed: &u64| self.contenders.iter().filter(has_runs).all(|one| one.seeds.contains(seed));
+        let common: Vec<u64> = first.into_iter().filter(in_all).collect();
         let row = |standing: &Standing| -> Vec<f64> {
             let problem = |(target, seed): (f64, u64)| {
                 let at =
@@ -246,7 +272,8 @@ impl Summary {
         let rows: Vec<Vec<f64>> = self.contenders.iter().map(row).collect();
         if !common.is_empty() {
             let profiles = profiles(&rows);
-            self.contenders.iter_mut().zip(profiles).for_each(|(one, profile)| one.profile = Some(profile));
+            let with_runs = self.contenders.iter_mut().zip(profiles).filter(|(one, _)| !one.seeds.is_empty());
+            with_runs.for_each(|(one, profile)| one.profile = Some(profile));
         }
     }
 }

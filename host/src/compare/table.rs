@@ -15,8 +15,13 @@ pub fn text(summary: &Summary) -> String {
         summary.target_loss, summary.batch_size
     );
     text += &aligned(&standings(summary));
-    for versus in summary.ratios.iter().filter(|versus| versus.target == summary.target_loss) {
-        text += &format!("\n{}", ratios(versus));
+    let shown = summary.shown_ratios().into_iter().filter(|versus| versus.target == summary.target_loss);
+    let over_best = |versus: &&Versus| Some(versus.baseline.as_str()) == summary.best_baseline();
+    let (best, others): (Vec<&Versus>, Vec<&Versus>) = shown.partition(over_best);
+    best.into_iter().for_each(|versus| text += &format!("\n{}", ratios(versus)));
+    if !others.is_empty() {
+        text +=
+            &format!("\ntimes as much as a contender, what other baselines spend\n{}", aligned(&ratio_rows(&others)));
     }
     let preconditions = summary.preconditions.iter().map(|one| {
         let holds = one.holds.map_or("not known", |holds| if holds { "holds" } else { "DOES NOT HOLD" });
@@ -88,6 +93,16 @@ fn ratios(versus: &Versus) -> String {
         text += &format!("  ({seeds} seeds would tell the ratio in steps from 1)\n");
     }
     text
+}
+
+/// A head and one row a pair.
+fn ratio_rows(ratios: &[&Versus]) -> Vec<Vec<String>> {
+    let head = ["contender", "baseline", "steps", "steps, baseline at 2 b", "tokens", "gradients"];
+    let row = |versus: &&Versus| {
+        let lines = ratio_lines(versus).into_iter().map(|(_, ratio)| ratio.replace(" times", ""));
+        [versus.contender.clone(), versus.baseline.clone()].into_iter().chain(lines).collect()
+    };
+    std::iter::once(head.map(str::to_owned).to_vec()).chain(ratios.iter().map(row)).collect()
 }
 
 /// What the ratio is in, and the ratio, four ways.

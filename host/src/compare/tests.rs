@@ -124,19 +124,36 @@ fn a_run_that_missed_stays_in_the_picture() {
 }
 
 #[test]
-fn more_ratios_than_contenders_have_their_colours() {
-    let names = ["a", "b", "c"];
-    let contenders = names.map(|name| format!("[[contender]]\nname = '{name}'\nbaseline = true\n")).concat();
-    let runs = names.map(|name| vec![run(name, 1, 8, 0.1, 1.0)]);
-    let summary = Summary::of(&plan(&contenders), &runs.clone().map(found));
-    assert_eq!(summary.curves.len(), 6);
-    let page = page::render(&summary, &runs).unwrap();
-    for curve in 0..6 {
-        assert!(
-            page.contains(&format!("strong run-{curve}\"")) && page.contains(&format!(".run-{curve} {{")),
-            "{curve}"
-        );
-    }
+fn challengers_are_shown_over_the_best_baseline_first() {
+    let contenders = "[[contender]]\nname = 'a'\nbaseline = true\n[[contender]]\nname = 'b'\n\
+        [[contender]]\nname = 'c'\nbaseline = true\n[[contender]]\nname = 'd'\n";
+    let runs = [("a", 0.02), ("b", 0.1), ("c", 0.04)].map(|(name, slope)| vec![run(name, 1, 8, slope, 1.0)]);
+    let found: Vec<Found> = runs.iter().cloned().chain([vec![]]).map(found).collect();
+    let summary = Summary::of(&plan(contenders), &found);
+    assert_eq!(summary.best_baseline(), Some("c"));
+    let shown: Vec<(&str, &str, f64)> = summary
+        .shown_ratios()
+        .into_iter()
+        .map(|versus| (versus.contender.as_str(), versus.baseline.as_str(), versus.target))
+        .collect();
+    assert_eq!(shown, [("b", "c", 3.0), ("b", "c", 2.0), ("b", "a", 2.0)]);
+    let text = table::text(&summary);
+    assert!(text.contains("`b` against `c` at 2") && !text.contains("`b` against `a`"), "{text}");
+    let page = page::render(&summary, &[&runs[..], &[vec![]]].concat()).unwrap();
+    assert!(page.contains("Steps of c over steps of a contender") && page.contains("strong run-1\""), "{page}");
+    // One without runs keeps nobody from a profile.
+    let scores: Vec<bool> = summary.contenders.iter().map(|standing| standing.profile.is_some()).collect();
+    assert_eq!(scores, [true, true, true, false]);
+}
+
+#[test]
+fn baselines_alone_are_shown_over_the_best_of_them() {
+    let contenders = ["a", "c"].map(|name| format!("[[contender]]\nname = '{name}'\nbaseline = true\n")).concat();
+    let runs = vec![found(vec![run("a", 1, 8, 0.02, 1.0)]), found(vec![run("c", 1, 8, 0.04, 1.0)])];
+    let summary = Summary::of(&plan(&contenders), &runs);
+    let shown: Vec<(&str, f64)> =
+        summary.shown_ratios().into_iter().map(|versus| (versus.contender.as_str(), versus.target)).collect();
+    assert_eq!(shown, [("a", 3.0), ("a", 2.0), ("c", 2.0)]);
 }
 
 #[test]
