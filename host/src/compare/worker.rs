@@ -181,7 +181,9 @@ impl Workers {
             loop {
                 let at = next.fetch_add(1, Ordering::Relaxed);
                 let Some(job) = jobs.get(at) else { break };
-                locked(&outcomes).push((at, one(job)));
+                // In this order: the others go on meanwhile.
+                let outcome = one(job);
+                locked(&outcomes).push((at, outcome));
             }
         };
         std::thread::scope(|scope| (0..self.places.count.min(jobs.len())).for_each(|_| drop(scope.spawn(work))));
@@ -253,6 +255,33 @@ fn refused(contender: &str, file: &Path, said: &str) -> Vec<Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compare::Comparison;
+    use std::time::Duration;
+
+    /// Each of two jobs ends when both have begun, or after ten seconds.
+    #[test]
+    fn jobs_of_one_contender_run_side_by_side() {
+        let comparison: Comparison = serde_json::from_value(serde_json::json!({
+            "base": [], "dir": "d", "seeds": [1], "target_loss": 1.0, "max_gradient_equivalents": 1.0, "workers": 2,
+            "contender": [{ "name": "a" }],
+        }))
+        .unwrap();
+        let plan = Plan::of_parts(comparison.clone(), 8);
+        let spec = plan.run(&comparison.contender[0], Stage::Final, 1, 8, &Settings::new());
+        let jobs = [1.0, 2.0].map(|limit| Job { spec: spec.clone(), limit, targets: vec![] });
+        let begun = (Mutex::new(0), Condvar::new());
+        let both_began = AtomicUsize::new(0);
+        let one = |_: &Job| {
+            *locked(&begun.0) += 1;
+            begun.1.notify_all();
+            let (_guard, waited) =
+                begun.1.wait_timeout_while(locked(&begun.0), Duration::from_secs(10), |begun| *begun < 2).unwrap();
+            both_began.fetch_add(usize::from(!waited.timed_out()), Ordering::Relaxed);
+            Ok(Outcome::Stopped)
+        };
+        Workers::new(&plan, Arc::default()).in_turn(&jobs, &one).unwrap();
+        assert_eq!(both_began.into_inner(), 2);
+    }
 
     #[test]
     fn no_more_hold_a_place_than_there_are() {

@@ -24,10 +24,11 @@ pub fn reduce(kind: ListReduction, a: &[&Tensor], b: &[&Tensor]) -> Result<Vec<f
     }
     let partner = |index: usize| if kind == ListReduction::DOT { b[index] } else { a[index] };
     let pairs: Vec<(&Tensor, &Tensor)> = (0..a.len()).map(|index| (a[index], partner(index))).collect();
-    let away: Vec<_> = pairs.iter().copied().filter(|(a, b)| pieces(a, b).is_none()).collect();
-    let mut known = tch::no_grad(|| elsewhere(kind, &away)).into_iter();
-    let known = |(a, b)| pieces(a, b).unwrap_or_else(|| known.by_ref().take(1).map(Piece::Known).collect());
-    let pieces: Vec<Vec<Piece>> = pairs.into_iter().map(known).collect();
+    let dense: Vec<Option<Vec<Piece>>> = pairs.iter().map(|(a, b)| pieces(a, b)).collect();
+    let away: Vec<_> = pairs.iter().zip(&dense).filter(|(_, dense)| dense.is_none()).map(|(pair, _)| *pair).collect();
+    let mut numbers = tch::no_grad(|| elsewhere(kind, &away)).into_iter();
+    let mut next = || numbers.next().map(Piece::Known).into_iter().collect();
+    let pieces: Vec<Vec<Piece>> = dense.into_iter().map(|dense| dense.unwrap_or_else(&mut next)).collect();
     let counts: Vec<usize> = pieces.iter().map(Vec::len).collect();
     let width = Width::widest();
     let parts = parallel_map(pieces.into_iter().flatten().collect(), |piece| piece.reduce(width, kind));
