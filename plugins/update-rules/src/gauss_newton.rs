@@ -160,13 +160,7 @@ impl GaussNewton {
     }
 
     fn begin(&mut self, ctx: &StepContext) -> Result<Part> {
-        let warm = self.config.warm_start;
-        if matches!(warm, WarmStart::State | WarmStart::None) {
-            self.iterate.copy_(ctx.params())?;
-        }
-        if matches!(warm, WarmStart::Iterate | WarmStart::None) {
-            self.solver = Running::new(&self.config.inner.solver(), ctx.params())?;
-        }
+        self.restart(ctx, self.config.warm_start)?;
         let batch = ctx.next_batch()?;
         match &mut self.solver {
             Running::Rule(_) => self.inner_step(ctx, batch.position().clone(), 0, Summary::default()),
@@ -178,10 +172,14 @@ impl GaussNewton {
         }
     }
 
-    /// phi <- theta, and the inner optimizer before its first step.
-    fn restart(&mut self, ctx: &StepContext) -> Result<()> {
-        self.iterate.copy_(ctx.params())?;
-        self.solver = Running::new(&self.config.inner.solver(), ctx.params())?;
+    /// phi <- theta, and the inner optimizer before its first step, but for what is kept.
+    fn restart(&mut self, ctx: &StepContext, kept: WarmStart) -> Result<()> {
+        if !matches!(kept, WarmStart::Both | WarmStart::Iterate) {
+            self.iterate.copy_(ctx.params())?;
+        }
+        if !matches!(kept, WarmStart::Both | WarmStart::State) {
+            self.solver = Running::new(&self.config.inner.solver(), ctx.params())?;
+        }
         Ok(())
     }
 
@@ -354,7 +352,7 @@ impl GaussNewton {
 
     /// Rejects a step that led nowhere. The next one starts at the parameters with a fresh inner optimizer.
     fn fail(&mut self, ctx: &StepContext, summary: Summary, reason: &str) -> Result<StepReport> {
-        self.restart(ctx)?;
+        self.restart(ctx, WarmStart::None)?;
         self.counts.failed += 1;
         Ok(self.report(summary.report(StepReport::rejected(reason))))
     }
