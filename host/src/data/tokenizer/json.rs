@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::super::hash;
 use super::super::sidecar::Tokenizer;
-use super::words::Words;
+use super::byte_level::ByWords;
 use crate::error::{Exit, Fault, Result};
 
 /// Tokens that end a document in vocabularies that others made, in the order in which they are looked for.
@@ -20,45 +20,21 @@ const SEPARATORS: [&str; 7] =
 /// A tokenizer and the file that it comes from.
 pub(super) struct Json {
     tokenizer: tokenizers::Tokenizer,
-    /// The split into words, where the file's rule is GPT-2's.
-    words: Option<Words>,
+    /// The way by words, which is the faster one.
+    by_words: Option<ByWords>,
     file: Vec<u8>,
 }
 
-/// The parts of the file that are checked before it is read by the crate.
+/// The part of the file that is checked before it is read by the crate.
 #[derive(Deserialize)]
 struct Parts {
     model: Model,
-    #[serde(default)]
-    normalizer: Value,
-    #[serde(default)]
-    pre_tokenizer: Value,
-    #[serde(default)]
-    added_tokens: Vec<Value>,
 }
 
 #[derive(Deserialize)]
 struct Model {
-    #[serde(default, rename = "type")]
-    kind: String,
     #[serde(default)]
     merges: Vec<Value>,
-    #[serde(default)]
-    dropout: Value,
-}
-
-impl Parts {
-    /// Whether a text's ids are those of its words by GPT-2's rule, one after the other.
-    fn is_of_gpt2_kind(&self) -> bool {
-        let rule = &self.pre_tokenizer;
-        self.model.kind == "BPE"
-            && self.model.dropout.is_null()
-            && self.normalizer.is_null()
-            && rule["type"] == "ByteLevel"
-            && rule["add_prefix_space"] == false
-            && rule.get("use_regex").is_none_or(|uses| *uses == true)
-            && self.added_tokens.iter().all(|token| token["special"] == true)
-    }
 }
 
 impl Json {
@@ -102,8 +78,8 @@ impl Json {
             separator: separator.into(),
             sha256: Some(sha256),
         };
-        let words = parts.is_of_gpt2_kind().then(Words::new).transpose().map_err(|error| bad(path, error))?;
-        Ok((Self { tokenizer, words, file: bytes.to_owned() }, described))
+        let by_words = ByWords::of(&tokenizer);
+        Ok((Self { tokenizer, by_words, file: bytes.to_owned() }, described))
     }
 
     /// The file's bytes.
@@ -111,16 +87,11 @@ impl Json {
         &self.file
     }
 
-    pub fn encode(&self, text: &str) -> Result<Vec<u32>, String> {
-        match &self.words {
-            Some(words) => words.encode(text, |word| self.encode_whole(word)),
-            None => self.encode_whole(text),
+    pub fn encode(&self, text: &str) -> tokenizers::Result<Vec<u32>> {
+        match self.by_words.as_ref().and_then(|by_words| by_words.encode(text)) {
+            Some(ids) => ids,
+            None => Ok(self.tokenizer.encode_fast(text, false)?.get_ids().to_vec()),
         }
-    }
-
-    fn encode_whole(&self, text: &str) -> Result<Vec<u32>, String> {
-        let encoding = self.tokenizer.encode_fast(text, false).map_err(|error| error.to_string())?;
-        Ok(encoding.get_ids().to_vec())
     }
 
     pub fn decode(&self, ids: &[u32]) -> String {

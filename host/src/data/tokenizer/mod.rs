@@ -6,6 +6,7 @@
 //! | `gpt2` | 50257 | in the program |
 //! | `json-` and 16 digits | as many as the file has | a `tokenizer.json`, which is known by its hash and travels with the shards |
 
+mod byte_level;
 mod json;
 mod train;
 mod words;
@@ -95,7 +96,7 @@ impl Encoder {
             Choice::Gpt2 => {
                 let bpe = tiktoken_rs::r50k_base()
                     .map_err(|error| Fault::new(Exit::Internal, format!("GPT-2's vocabulary: {error}")))?;
-                let words = Words::new().map_err(|error| Fault::new(Exit::Internal, error.to_string()))?;
+                let words = Words::of_gpt2().map_err(|error| Fault::new(Exit::Internal, error.to_string()))?;
                 let described = Tokenizer {
                     name: GPT2.into(),
                     vocab_size: GPT2_VOCAB,
@@ -154,9 +155,9 @@ impl Encoder {
     /// The ids of a text, without separators: what looks like a special token is text like any other. A text that the
     /// tokenizer cannot take, which only some files have, is bad data (65).
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        let failed = |error: String| {
+        let failed = |error: tokenizers::Error| {
             let fault = Fault::new(Exit::Data, format!("tokenizer `{}` fails on a text", self.described.name));
-            fault.found(error).hint("use another tokenizer, or leave the text out")
+            fault.found(error.to_string()).hint("use another tokenizer, or leave the text out")
         };
         let encode = || match &self.rule {
             Rule::Bytes => Ok(text.bytes().map(u32::from).collect()),

@@ -168,25 +168,91 @@ fn tricky() -> impl Strategy<Value = String> {
     prop::collection::vec(part, 0..12).prop_map(|parts| parts.concat())
 }
 
+/// Rules to split by, with a normalizer or a token beside the vocabulary: the learnt one's, Llama 3's, Qwen 2's, one of several
+/// expressions and look-behind, and one that has no way by words.
+fn kinds() -> [(&'static str, Value, bool); 5] {
+    let split = |pattern: &str| json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false});
+    let bytes = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false});
+    let sequence = |splits: Vec<Value>| json!({"type": "Sequence", "pretokenizers": splits});
+    let modern = |digits: &str| {
+        split(&format!(
+            r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{digits}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+        ))
+    };
+    let added = json!({"id": 300, "content": "'d<|", "single_word": false, "lstrip": false, "rstrip": false,
+        "normalized": false, "special": false});
+    [
+        ("learnt", json!({}), true),
+        ("llama3", json!({"pre_tokenizer": sequence(vec![modern("{1,3}"), bytes.clone()])}), true),
+        (
+            "qwen2",
+            json!({"pre_tokenizer": sequence(vec![modern(""), bytes.clone()]), "normalizer": {"type": "NFC"}, "added": added}),
+            true,
+        ),
+        (
+            "several",
+            json!({"pre_tokenizer": sequence(vec![split(r"\p{N}{1,2}"), split("(?<=[ab])e|[\u{4e00}-\u{9fa5}]+"), modern("+"), bytes])}),
+            true,
+        ),
+        (
+            "metaspace",
+            json!({"pre_tokenizer": {"type": "Metaspace", "replacement": "\u{2581}", "prepend_scheme": "never"}}),
+            false,
+        ),
+    ]
+}
+
+/// The learnt file with another rule.
+fn of_kind(mut file: Value, rule: &Value) -> Vec<u8> {
+    for (key, value) in rule.as_object().unwrap() {
+        match key.as_str() {
+            "added" => file["added_tokens"].as_array_mut().unwrap().push(value.clone()),
+            key => file[key] = value.clone(),
+        }
+    }
+    file.to_string().into_bytes()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     /// The split into words and the memory of words change no id.
     #[test]
     fn words_have_the_ids_that_the_whole_text_has(text in tricky()) {
-        static OF_FILE: LazyLock<(Encoder, tokenizers::Tokenizer)> = LazyLock::new(|| {
+        static OF_FILES: LazyLock<Vec<(&str, Encoder, tokenizers::Tokenizer)>> = LazyLock::new(|| {
             let (_folder, path) = trained();
-            let mut whole = tokenizers::Tokenizer::from_file(&path).unwrap();
-            whole.set_encode_special_tokens(true);
-            (Encoder::open(&Choice::File(path)).unwrap(), whole)
+            let learnt: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+            let opened = kinds().into_iter().map(|(name, rule, by_words)| {
+                let bytes = of_kind(learnt.clone(), &rule);
+                let mut whole = tokenizers::Tokenizer::from_bytes(&bytes).unwrap();
+                whole.set_encode_special_tokens(true);
+                assert_eq!(byte_level::ByWords::of(&whole).is_some(), by_words, "{name}");
+                (name, Encoder::of_json(&path, &bytes).unwrap(), whole)
+            });
+            opened.collect()
         });
         static GPT2: LazyLock<(Encoder, CoreBPE)> =
             LazyLock::new(|| (Encoder::open(&Choice::Gpt2).unwrap(), tiktoken_rs::r50k_base().unwrap()));
-        let (encoder, whole) = &*OF_FILE;
-        let ids = whole.encode_fast(text.as_str(), false).unwrap().get_ids().to_vec();
-        prop_assert_eq!(encoder.encode(&text).unwrap(), ids);
+        for (name, encoder, whole) in OF_FILES.iter() {
+            let ids = whole.encode_fast(text.as_str(), false).unwrap().get_ids().to_vec();
+            prop_assert_eq!(encoder.encode(&text).unwrap(), ids, "{}", name);
+        }
         prop_assert_eq!(GPT2.0.encode(&text).unwrap(), GPT2.1.encode_ordinary(&text));
     }
+}
+
+/// What would be changed, or taken out, before the split goes the general way.
+#[test]
+fn a_text_that_is_not_as_it_is_split_has_no_way_by_words() {
+    let (_folder, path) = trained();
+    let learnt: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let [_, _, (_, qwen2, _), ..] = kinds();
+    let tokenizer = tokenizers::Tokenizer::from_bytes(of_kind(learnt, &qwen2)).unwrap();
+    let by_words = byte_level::ByWords::of(&tokenizer).unwrap();
+    let takes = |text: &str| by_words.encode(text).is_some();
+    assert!(takes("the king's \u{e9}t\u{e9}, \u{4e2d}") && takes(""));
+    assert!(!takes("e\u{301}"), "brought to one character first");
+    assert!(!takes("he'd<|"), "a token beside the vocabulary");
 }
 
 proptest! {
