@@ -7,17 +7,21 @@ use std::{env, fs};
 use anyhow::{Context, Result, ensure};
 use gauntlet::data::tokenizer::{Choice, TrainTokenizer, train_tokenizer};
 use gauntlet::data::{OnBad, Prepare, prepare};
+use serde_json::{Value, json};
 
 use crate::drive::{Arguments, Round, Subject};
 
 /// Ids of the tokenizer that is learnt from the plays.
 const IDS: usize = 4096;
+/// What Llama 3 splits by.
+const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 /// Preparations of the same texts.
 pub struct Preparing {
     plays: PathBuf,
     folder: PathBuf,
     learnt: PathBuf,
+    llama3: PathBuf,
     threads: usize,
 }
 
@@ -36,7 +40,9 @@ impl Preparing {
             on_bad: OnBad::Error,
             threads: 0,
         })?;
-        Ok(Self { plays, folder, learnt, threads: arguments.threads })
+        let llama3 = arguments.folder.join("llama3.json");
+        fs::write(&llama3, with_llama3_split(&fs::read(&learnt)?)?)?;
+        Ok(Self { plays, folder, learnt, llama3, threads: arguments.threads })
     }
 
     /// Seconds a megabyte.
@@ -50,6 +56,16 @@ impl Preparing {
         fs::remove_dir_all(&self.folder)?;
         Ok(seconds / (bytes(&self.plays)? as f64 / 1e6))
     }
+}
+
+/// A tokenizer with the split into words that Llama 3 has.
+fn with_llama3_split(file: &[u8]) -> Result<String> {
+    let mut file: Value = serde_json::from_slice(file)?;
+    file["pre_tokenizer"] = json!({"type": "Sequence", "pretokenizers": [
+        {"type": "Split", "pattern": {"Regex": LLAMA3}, "behavior": "Isolated", "invert": false},
+        {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false},
+    ]});
+    Ok(file.to_string())
 }
 
 /// Bytes of all files below a folder.
@@ -70,10 +86,12 @@ impl Subject for Preparing {
 
     fn round(&mut self) -> Result<Round> {
         let learnt = || Choice::File(self.learnt.clone());
+        let llama3 = Choice::File(self.llama3.clone());
         self.prepare(Choice::Bytes, 1)?;
         Ok(vec![
             ("bytes", self.prepare(Choice::Bytes, 1)?),
             ("learnt", self.prepare(learnt(), 1)?),
+            ("llama3", self.prepare(llama3, 1)?),
             ("gpt2", self.prepare(Choice::Gpt2, 1)?),
             ("learnt_on_all", self.prepare(learnt(), self.threads)?),
         ])

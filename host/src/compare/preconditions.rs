@@ -1,5 +1,6 @@
 //! What has to hold before a ratio between optimizers says something.
 
+use super::statistics::Mean;
 use super::summary::{Precondition, Standing, Summary};
 
 /// Steps at half the batch may exceed those at the batch by at most this share where more batch is of no use.
@@ -26,15 +27,22 @@ fn steps(summary: &Summary, standing: &Standing, batch_size: u64) -> Option<f64>
     at.steps.filter(|_| at.missed == 0).map(|steps| steps.mean)
 }
 
-/// A baseline's batch is above its critical one.
+/// A baseline's batch is above its critical one, by the seeds that were run at half the batch too.
 fn past_critical(summary: &Summary, baseline: &Standing) -> Precondition {
-    let half = steps(summary, baseline, summary.batch_size / 2);
-    let whole = steps(summary, baseline, summary.batch_size);
-    let both = half.zip(whole);
+    let at = |batch_size| baseline.at(batch_size, summary.target_loss).map_or(&[][..], |at| &at.runs);
+    let whole = |seed: u64| at(summary.batch_size).iter().find(|run| run.seed == seed);
+    let pairs = at(summary.batch_size / 2).iter().filter_map(|half| Some((half, whole(half.seed)?)));
+    // A run that missed its target leaves the mean unknown.
+    let steps: Option<Vec<(f64, f64)>> =
+        pairs.map(|(half, whole)| Some((half.crossing?.at, whole.crossing?.at))).collect();
+    let (half, whole): (Vec<f64>, Vec<f64>) = steps.unwrap_or_default().into_iter().unzip();
+    let both = Mean::of(&half).zip(Mean::of(&whole));
+    let found =
+        |(half, whole): (Mean, Mean)| format!("{:.1} steps against {:.1}, {} seeds", half.mean, whole.mean, half.n);
     Precondition {
         what: format!("`{}`: half the batch costs at most 15 % more steps", baseline.name),
-        holds: both.map(|(half, whole)| half <= (1.0 + PAST_CRITICAL) * whole),
-        found: both.map_or("not run".into(), |(half, whole)| format!("{half:.1} steps against {whole:.1}")),
+        holds: both.map(|(half, whole)| half.mean <= (1.0 + PAST_CRITICAL) * whole.mean),
+        found: both.map_or("not run".into(), found),
     }
 }
 

@@ -175,6 +175,9 @@ fn preconditions_are_recorded_as_far_as_they_are_known() {
     };
     let known = of("[8, 4, 2]", vec![found(baseline.clone()), found(contender.clone())]);
     assert_eq!(known, [Some(Some(true)), Some(Some(false)), Some(Some(true))]);
+    // A seed that was not run at half the batch says nothing of it.
+    let more = [baseline.as_slice(), &[run("a", 2, 8, 0.05, 1.0)]].concat();
+    assert_eq!(of("[8, 4]", vec![found(more), found(contender.clone())])[0], Some(Some(true)));
     let unknown = of("[8, 2]", vec![found(baseline), found(contender[..1].to_vec())]);
     assert_eq!(unknown, [Some(None), None, Some(Some(true))]);
 }

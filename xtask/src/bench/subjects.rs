@@ -91,6 +91,7 @@ const PREPARING: Subject = Subject {
     keys: &[
         limited("bytes_prepared_over_4_mb_a_second", Of("host", "bytes"), Against::Number(1.0 / 4.0), 1.0),
         limited("learnt_bpe_prepared_over_2_mb_a_second", Of("host", "learnt"), Against::Number(1.0 / 2.0), 1.0),
+        limited("llama3_split_prepared_over_2_mb_a_second", Of("host", "llama3"), Against::Number(1.0 / 2.0), 1.0),
         limited("gpt2_prepared_over_2_mb_a_second", Of("host", "gpt2"), Against::Number(1.0 / 2.0), 1.0),
         stated("prepared_on_all_threads_over_one", Of("host", "learnt_on_all"), Against::One(Of("host", "learnt"))),
     ],
