@@ -1,6 +1,6 @@
 //! `compare`, `sweep` and `fork` over real runs: what is made, what is not made again, and what goes wrong.
 
-use crate::built::{fixture, plugin};
+use crate::built::{fixture, plugin, source_tree};
 use crate::corpus::{Run, shards};
 use crate::program::{gauntlet, outcome, program, without_own};
 use serde_json::Value;
@@ -181,6 +181,79 @@ fn a_contender_that_fails_or_diverges_is_recorded_and_the_rest_goes_on() {
 }
 
 #[test]
+fn a_plugin_that_crashes_has_failed_and_one_that_is_killed_is_left() {
+    let more = |name: &str, mode: &str| {
+        let plugin = fixture("misbehaving").display();
+        format!(
+            "[[contender]]\nname = '{name}'\nset.optimizer = {{ plugin = '{plugin}', config = {{ mode = '{mode}' }} }}\n"
+        )
+    };
+    let comparison = Comparison::with(&[more("crashing", "abort"), more("killed", "kill")].concat());
+    let ended = comparison.compare(&[]);
+    assert_eq!(ended.code, 75, "{}", ended.stderr);
+    let json = comparison.json();
+    let ends: Vec<&Value> =
+        json["contenders"][2]["at"][0]["runs"].as_array().unwrap().iter().map(|run| &run["end"]).collect();
+    assert_eq!(ends, ["failed", "failed"], "{json:#}");
+    assert!(ended.stderr.contains("by a signal of its own, 3 times"), "{}", ended.stderr);
+    assert_eq!(json["contenders"][3]["seeds"], serde_json::json!([]));
+    let left: Vec<&str> = json["not_run"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
+    assert!(left.len() == 2 && left.iter().all(|name| name.starts_with("killed-final-s")), "{left:?}");
+    assert!(json["contenders"][1]["seeds"].as_array().unwrap().len() == 2, "the rest goes on");
+    // Over one that failed there is no ratio but that it would never come there.
+    let ratio = json["ratios"].as_array().unwrap().iter().find(|one| one["contender"] == "crashing").unwrap();
+    assert_eq!(ratio["by"]["steps"]["missed"], 2);
+}
+
+#[test]
+fn one_that_is_like_another_takes_its_chosen_settings_or_none() {
+    let comparison = Comparison::with(
+        "[[contender]]\nname = 'late'\nlike = 'adam'\ntune.'optimizer.config.betas' = [[0.9, 0.95], [0.8, 0.95]]\n",
+    );
+    // Nothing is known of `adam`, and so nothing of what is like it.
+    let reported = comparison.compare(&["--report"]).succeeded();
+    assert!(reported.contains("late (its settings are not chosen)"), "{reported}");
+    let ended = comparison.compare(&["--only", "late", "--seed", "2"]);
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let names: Vec<String> = comparison.results().into_keys().collect();
+    let count = |part: &str| names.iter().filter(|name| name.starts_with(part)).count();
+    assert!(count("adam-trial-") >= 2 && count("late-trial-") == 2, "{names:?}");
+    assert_eq!((count("adam-final-"), count("late-final-s2-"), count("late-final-")), (0, 1, 1), "{names:?}");
+    let contenders = comparison.json()["contenders"].clone();
+    assert_eq!(contenders[2]["settings"]["optimizer.config.lr"], contenders[1]["settings"]["optimizer.config.lr"]);
+    assert!(contenders[2]["settings"]["optimizer.config.betas"].is_array());
+}
+
+/// The comparison that is shipped to try it out, with a smaller model, on the data of the tests.
+#[test]
+fn the_shipped_smoke_comparison_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let configs = source_tree().join("configs");
+    let text = fs::read_to_string(configs.join("compare-smoke.toml")).unwrap();
+    let bases = "base = [\"compare/mini-base.toml\", \"compare/smoke-base.toml\"]";
+    assert!(text.contains(bases), "{text}");
+    let all =
+        ["mini-base", "smoke-base"].map(|name| configs.join(format!("compare/{name}.toml")).display().to_string());
+    let text = text.replace(bases, &format!("base = [{:?}, {:?}, \"tiny.toml\"]", all[0], all[1]));
+    let named = ["full-gn", "soap", "adam"].iter().fold(text, |text, name| {
+        text.replace(&format!("plugin = \"{name}\""), &format!("plugin = {:?}", plugin(name).display().to_string()))
+    });
+    let tiny = format!(
+        "model = {{ width = 16, mlp_width = 32 }}\ndata = {{ train = '{0}', validation = '{0}', seq_len = 16 }}\n",
+        shards().display()
+    );
+    fs::write(folder.path().join("tiny.toml"), tiny).unwrap();
+    fs::write(folder.path().join("c.toml"), named).unwrap();
+    let said = gauntlet(folder.path(), &["compare", "c.toml"]).succeeded();
+    assert!(said.contains("`full-gn` against `"), "{said}");
+    let json = fs::read(folder.path().join("runs/compare-smoke/comparison.json")).unwrap();
+    let json: Value = serde_json::from_slice(&json).unwrap();
+    for one in json["contenders"].as_array().unwrap() {
+        assert!(one["steps_to_target"].as_array().unwrap().iter().all(Value::is_number), "{one:#}");
+    }
+}
+
+#[test]
 fn a_stop_and_a_killed_worker_lose_nothing() {
     let (whole, cut) = (Comparison::new(), Comparison::new());
     let expected = whole.compare(&[]).succeeded();
@@ -257,12 +330,25 @@ fn a_capsule_is_made_again_and_a_changed_one_is_found_out() {
     result["fine"] = serde_json::json!({});
     fs::write(&one, result.to_string()).unwrap();
     let ended = gauntlet(comparison.path(), &["compare", "--verify", "capsule"]);
+    assert!(ended.code == 65 && ended.errors()[0].contains("is not that of the capsule's results"), "{}", ended.stderr);
+    // Without ratios that tell, the run itself does; and it is made again, not looked up from the verification before.
+    let summary = capsule.join("comparison.json");
+    let mut without: Value = serde_json::from_slice(&fs::read(&summary).unwrap()).unwrap();
+    without["ratios"] = serde_json::json!([]);
+    fs::write(&summary, without.to_string()).unwrap();
+    let before = modified(&comparison.path().join("verify/results"));
+    let ended = gauntlet(comparison.path(), &["compare", "--verify", "capsule"]);
     assert_eq!((ended.code, ended.errors().len()), (3, 1), "{}", ended.stderr);
+    assert!(modified(&comparison.path().join("verify/results")) > before);
     let hashes = fs::read_to_string(capsule.join("hashes.json")).unwrap();
     let data: Value = serde_json::from_str(&hashes).unwrap();
     fs::write(capsule.join("hashes.json"), hashes.replace(data["data"].as_str().unwrap(), "00")).unwrap();
     let ended = gauntlet(comparison.path(), &["compare", "--verify", "capsule"]);
     assert_eq!(ended.code, 65, "{}", ended.stderr);
+}
+
+fn modified(path: &Path) -> std::time::SystemTime {
+    fs::metadata(path).unwrap().modified().unwrap()
 }
 
 #[test]
@@ -277,8 +363,20 @@ fn what_is_wrong_is_said_before_anything_runs() {
         (unknown.code, unknown.errors()),
         (2, vec!["`--only muon`: no contender has this name: expected sgd, adam"])
     );
+    for (args, line) in [
+        (["--seed", "3"], "`--seed 3`: no run has it: expected 1, 2"),
+        (["--batch-size", "8"], "`--batch-size 8`: no run has it: expected 4"),
+    ] {
+        let refused = good.compare(&args);
+        assert_eq!((refused.code, refused.errors()), (2, vec![line]));
+    }
     let missing = gauntlet(good.path(), &["compare", "none.toml"]);
     assert_eq!(missing.code, 66, "{}", missing.stderr);
+    let nobody = gauntlet(good.path(), &["sweep", "c.toml", "--contender", "muon"]);
+    assert_eq!(
+        (nobody.code, nobody.errors()),
+        (2, vec!["`--contender muon`: no contender has this name: expected sgd, adam"])
+    );
     let which = gauntlet(good.path(), &["sweep", "c.toml"]);
     assert_eq!((which.code, which.errors().len()), (2, 1));
     let no_capsule = gauntlet(good.path(), &["compare", "--verify", "."]);

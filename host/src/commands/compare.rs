@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// A comparison file (docs/compare.md); with `--verify` the folder of a capsule.
     #[arg(value_name = "FILE")]
@@ -18,11 +18,17 @@ pub struct Args {
     /// Run only these contenders; the others are reported as far as they are there.
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
+    /// Make only runs with these seeds, of those that count.
+    #[arg(long, value_name = "SEED")]
+    seed: Vec<u64>,
+    /// Make only runs at these batch sizes, of those that count.
+    #[arg(long, value_name = "SEQUENCES")]
+    batch_size: Vec<u64>,
     /// Run nothing: report what is there.
     #[arg(long)]
     report: bool,
     /// Make the runs of a capsule again and compare.
-    #[arg(long, conflicts_with_all = ["only", "report"])]
+    #[arg(long, conflicts_with_all = ["only", "seed", "batch_size", "report"])]
     verify: bool,
     /// Where `--verify` makes its runs; `verify` beside the capsule when absent.
     #[arg(long, value_name = "DIR", requires = "verify")]
@@ -49,7 +55,8 @@ pub fn run(args: &Args) -> Result<u8, Faults> {
         verified.iter().for_each(|line| println!("{line}"));
         return Ok(if verified.is_some() { 0 } else { unfinished() });
     }
-    let options = Options { only: args.only.clone(), report_only: args.report, tune_only: false };
+    let Args { only, seed, batch_size, report, .. } = args.clone();
+    let options = Options { only, seeds: seed, batch_sizes: batch_size, report_only: report, tune_only: false };
     Ok(shown(&compare::compare(&args.file, &options, stop)?))
 }
 

@@ -3,6 +3,7 @@
 use super::loaded::{self, LoadedModel};
 use crate::data::{Dataset, Order, Split};
 use crate::error::{Exit, Fault, Result};
+use crate::plugin::child;
 use crate::trainer::Evaluator;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,9 +24,15 @@ pub struct Args {
     /// Print one line of JSON: `loss`, `tokens`, `step`, `at`.
     #[arg(long)]
     json: bool,
+    /// End at once when the process that started this one ends.
+    #[arg(long, hide = true)]
+    with_parent: bool,
 }
 
 pub fn run(args: &Args) -> Result<()> {
+    if args.with_parent {
+        child::end_with_parent();
+    }
     let loaded = LoadedModel::open(&args.checkpoint)?;
     let paths = if args.data.is_empty() { data_of_run(args)? } else { args.data.clone() };
     let vocab = loaded.model.config().vocab_size;

@@ -2,15 +2,15 @@
 
 use super::file::Comparison;
 use super::plan::{Plan, Spec, Stage, for_worker};
-use super::result::{Measure, RunResult};
+use super::result::{End, MadeWith, Measure, RunResult};
 use super::statistics::first_crossing;
-use super::summary::{Found, Summary};
+use super::summary::{Found, Summary, Versus};
 use super::worker::{Job, Outcome, Workers};
 use crate::durable;
 use crate::error::{Exit, Fault, Result};
 use crate::sinks::say;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,6 +20,10 @@ use std::sync::atomic::AtomicBool;
 const FOLDER: &str = "capsule";
 /// Its file of hashes.
 const HASHES: &str = "hashes.json";
+/// A file in the folder of a verification that came to its end.
+const WHOLE: &str = "verified";
+/// Nats by which the last loss of a run that missed its target may be another one.
+const MISSED_BY: f64 = 0.02;
 
 /// What the runs of a capsule were made with.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,8 +31,8 @@ const HASHES: &str = "hashes.json";
 struct Hashes {
     /// Fingerprint of the training data.
     data: String,
-    /// SHA-256 of the plugins' files, by name.
-    plugins: BTreeMap<String, String>,
+    /// SHA-256 of the plugins' files, by name; several of one that was built again between runs.
+    plugins: BTreeMap<String, BTreeSet<String>>,
     /// SHA-256 of the shards, by their path, as their sidecars have it.
     shards: BTreeMap<String, String>,
     /// Seeds of the runs.
@@ -63,7 +67,8 @@ pub fn write(plan: &Plan, file: &Path, found: &[Found]) -> Result<()> {
         if log.exists() {
             copy(&log, &folder.join("logs").join(format!("{name}.log")))?;
         }
-        hashes.plugins.insert(run.made_with.plugin.clone(), run.made_with.plugin_sha256.clone());
+        let MadeWith { plugin, plugin_sha256, .. } = run.made_with.clone();
+        hashes.plugins.entry(plugin).or_default().insert(plugin_sha256);
         hashes.seeds.push(run.seed);
         hashes.made_by.push(format!("{} {}", run.made_with.gauntlet, run.made_with.commit));
     }
@@ -104,7 +109,8 @@ fn spec_of(plan: &Plan, run: &RunResult) -> Option<Spec> {
 }
 
 /// Makes the runs of a capsule again in the folder `work`, and compares. Gives how many agree to the bit and in their
-/// crossings; lines say which do not. `None` when it was stopped.
+/// crossings; lines say which do not. `None` when it was stopped: the next call goes on. One after a whole verification begins
+/// anew, since plugins may be others by then.
 ///
 /// # Errors
 ///
@@ -123,6 +129,11 @@ pub fn verify(capsule: &Path, work: &Path, stop: Arc<AtomicBool>) -> Result<Opti
     }
     let before = results(&capsule.join("results")).map_err(one)?;
     let summary: Summary = json(&capsule.join("comparison.json")).map_err(one)?;
+    same_ratios(&plan, &summary, &before).map_err(one)?;
+    let whole = work.join(WHOLE);
+    if whole.exists() {
+        fs::remove_dir_all(work).map_err(|error| one(Fault::writing(work, &error)))?;
+    }
     let mut jobs = vec![];
     for run in before {
         jobs.push((job(&plan, &run).map_err(one)?, run));
@@ -143,10 +154,42 @@ pub fn verify(capsule: &Path, work: &Path, stop: Arc<AtomicBool>) -> Result<Opti
             Some(what) => faults.push(Fault::new(Exit::NotHeld, format!("{}: {what}", job.spec.name()))),
         }
     }
+    durable::replace(&whole, b"").map_err(one)?;
     match faults.is_empty() {
         true => Ok(Some(format!("{} runs made again, {bits} of them to the bit", jobs.len()))),
         false => Err(faults),
     }
+}
+
+/// Checks that the ratios of a capsule are those of its results.
+///
+/// # Errors
+///
+/// [`Exit::Data`]: they are not.
+fn same_ratios(plan: &Plan, summary: &Summary, results: &[RunResult]) -> Result<()> {
+    let of = |name: &String| results.iter().filter(|run| run.contender == *name).cloned().collect();
+    let found = plan.comparison.contender.iter().map(|one| Found { runs: of(&one.name), ..Found::default() });
+    let now = Summary::of(plan, &found.collect::<Vec<_>>());
+    let means = |versus: &Versus| -> Vec<(Measure, Option<f64>)> {
+        versus.by.iter().map(|(measure, ratio)| (*measure, ratio.ratio.map(|mean| mean.mean))).collect()
+    };
+    let same = |a: &Versus, b: &Versus| {
+        let (a, b) = (means(a), means(b));
+        let close = |a: f64, b: f64| (a - b).abs() <= 1e-9 * a.abs();
+        let equal = |(a, b): (&(Measure, Option<f64>), &(Measure, Option<f64>))| {
+            a.0 == b.0 && a.1.is_some() == b.1.is_some() && a.1.zip(b.1).is_none_or(|(a, b)| close(a, b))
+        };
+        a.len() == b.len() && a.iter().zip(&b).all(equal)
+    };
+    let of_two =
+        |a: &Versus, b: &Versus| (&a.contender, &a.baseline) == (&b.contender, &b.baseline) && a.target == b.target;
+    let changed = |versus: &&Versus| !now.ratios.iter().any(|now| of_two(now, versus) && same(now, versus));
+    summary.ratios.iter().find(changed).map_or(Ok(()), |versus| {
+        let Versus { contender, baseline, target, .. } = versus;
+        let what =
+            format!("the ratio of `{baseline}` over `{contender}` at {target} is not that of the capsule's results");
+        Err(Fault::new(Exit::Data, what).hint("one of `comparison.json` and `results` was changed"))
+    })
 }
 
 /// A run to be made again, to its old limit.
@@ -183,7 +226,8 @@ fn same_bits(before: &RunResult, now: &RunResult) -> bool {
     losses(before) == losses(now) && before.end == now.end
 }
 
-/// What is not as it was: how a run ended, or a crossing that moved further than its granularity.
+/// What is not as it was: how a run ended, a crossing that moved further than its granularity, or the last loss of a run that
+/// missed.
 fn differs(before: &RunResult, now: &RunResult, targets: &[f64]) -> Option<String> {
     if before.end != now.end {
         return Some(format!("ended as {:?}, and before as {:?}", now.end, before.end));
@@ -197,5 +241,12 @@ fn differs(before: &RunResult, now: &RunResult, targets: &[f64]) -> Option<Strin
         (None, Some(_)) => Some(format!("{target} is reached, and was not before")),
         _ => None,
     };
-    targets.iter().find_map(moved)
+    let last = |run: &RunResult| run.validation.last().map(|at| at.loss);
+    let elsewhere = || match (before.end, last(before), last(now)) {
+        (End::Limit, Some(old), Some(new)) if (new - old).abs() > MISSED_BY => {
+            Some(format!("a last loss of {new:.4}, and before of {old:.4}"))
+        }
+        _ => None,
+    };
+    targets.iter().find_map(moved).or_else(elsewhere)
 }

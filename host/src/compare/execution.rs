@@ -11,13 +11,17 @@ use crate::error::{Exit, Fault, Result, printable};
 use crate::report::History;
 use crate::sinks::checkpoint;
 use crate::sinks::say;
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::fs;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 
 /// Times that a run goes on after its process was killed, before the comparison leaves it for the next call.
 const RESTARTS: usize = 2;
+/// Signals that a process brings upon itself.
+const OWN_SIGNALS: [Signal; 6] = [Signal::ILL, Signal::ABORT, Signal::BUS, Signal::FPE, Signal::SEGV, Signal::SYS];
 /// Nats by which a run at least goes further where a larger set does not find the target reached.
 const STEP_BELOW: f64 = 1e-3;
 
@@ -107,7 +111,10 @@ impl Workers {
                     if !matches!(ended, Ended::As(End::Target, _)) || self.fine_batches.is_none() {
                         return Ok(ended);
                     }
-                    let found = self.evaluated_again(&job.spec)?;
+                    let found = match self.evaluated_again(&job.spec)? {
+                        Ok(found) => found,
+                        Err(ended) => return Ok(ended),
+                    };
                     fine.keep(aim, found.clone())?;
                     found
                 }
@@ -125,9 +132,11 @@ impl Workers {
         }
     }
 
-    /// Runs until a target, by as many processes as that takes.
+    /// Runs until a target, by as many processes as that takes. One that ends itself by a signal each time, as a plugin makes
+    /// it do that reads where it must not, has failed; one that others kill is left.
     fn to_target(&self, job: &Job, target: f64, init_from: Option<&Path>) -> Result<Ended> {
         let (file, log) = (self.configuration(job, target, init_from)?, self.log(&job.spec));
+        let mut own = 0;
         for _ in 0..=RESTARTS {
             let args = ["train", "--resume", "auto", "--with-parent", "--config"].map(OsString::from);
             let status =
@@ -138,8 +147,12 @@ impl Workers {
             if let Some(code) = status.code().filter(|code| *code != Exit::Stopped as i32) {
                 return self.ended(code, &job.spec, target);
             }
+            own += OWN_SIGNALS.iter().filter(|own| status.signal() == Some(own.as_raw())).count();
         }
-        Ok(Ended::Left("its processes were killed".into()))
+        Ok(match own > RESTARTS {
+            true => Ended::As(End::Failed, Some(format!("its process ended by a signal of its own, {own} times"))),
+            false => Ended::Left("its processes were killed".into()),
+        })
     }
 
     /// What an exit code makes of a run: an end, a failure that is the contender's own, or something about the machine,
@@ -158,7 +171,9 @@ impl Workers {
         let error = said.or(status["error"].as_str()).map_or_else(|| format!("exit code {code}"), printable);
         Ok(match code {
             _ if code == Exit::NonFinite as i32 => Ended::As(End::Diverged, Some(error)),
-            _ if code == Exit::Plugin as i32 => Ended::As(End::Failed, Some(error)),
+            _ if [Exit::Plugin, Exit::Usage].map(|exit| exit as i32).contains(&code) => {
+                Ended::As(End::Failed, Some(error))
+            }
             _ => Ended::Left(error),
         })
     }
@@ -193,25 +208,45 @@ impl Workers {
         Ok(folder.join(name))
     }
 
-    /// Losses of a run's last two checkpoints over more validation data.
+    /// Losses of a run's last two checkpoints over more validation data; how the run ended where they could not be told.
     ///
     /// # Errors
     ///
-    /// One cannot be evaluated.
-    fn evaluated_again(&self, spec: &Spec) -> Result<ByStep> {
+    /// No process can be started.
+    fn evaluated_again(&self, spec: &Spec) -> Result<Result<ByStep, Ended>> {
         let found = checkpoint::list(&self.folder(spec).join("checkpoints"))?;
+        let mut losses = ByStep::new();
+        for found in found.iter().rev().take(2) {
+            match self.finer_loss(&found.path)? {
+                Ok(loss) => losses.insert(found.at.0, loss),
+                Err(ended) => return Ok(Err(ended)),
+            };
+        }
+        Ok(Ok(losses))
+    }
+
+    /// Loss of a checkpoint over more validation data, by as many processes as that takes.
+    fn finer_loss(&self, checkpoint: &Path) -> Result<Result<f64, Ended>> {
         let (batches, threads) = (self.fine_batches.unwrap_or(1).to_string(), self.threads.to_string());
-        let loss = |path: &Path| {
-            let args = ["eval", "--json", "--batches", &batches, "--threads", &threads, "--checkpoint"];
-            let output = process::output(&[&args.map(OsString::from)[..], &[path.into()]].concat())?;
+        let args = ["eval", "--json", "--with-parent", "--batches", &batches, "--threads", &threads, "--checkpoint"];
+        let args = [&args.map(OsString::from)[..], &[checkpoint.into()]].concat();
+        for _ in 0..=RESTARTS {
+            let output = process::output(&args)?;
             let said: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-            said["loss"].as_f64().ok_or_else(|| {
+            if let Some(loss) = said["loss"].as_f64() {
+                return Ok(Ok(loss));
+            }
+            if self.is_stopped() {
+                return Ok(Err(Ended::Stopped));
+            }
+            if output.status.signal().is_none() {
                 let why = String::from_utf8_lossy(&output.stderr);
                 let why = why.lines().find_map(|line| line.strip_prefix("error: ")).unwrap_or("no loss was given");
-                Fault::new(Exit::Checkpoint, format!("`{}` cannot be evaluated: {why}", path.display()))
-            })
-        };
-        found.iter().rev().take(2).map(|found| Ok((found.at.0, loss(&found.path)?))).collect()
+                let why = format!("`{}` cannot be evaluated: {why}", checkpoint.display());
+                return Ok(Err(Ended::Left(why)));
+            }
+        }
+        Ok(Err(Ended::Left("the processes that evaluate it were killed".into())))
     }
 }
 

@@ -1,5 +1,6 @@
 //! A comparison file: what all runs share, the contenders, how they are tuned and judged.
 
+use super::result::Measure;
 use crate::config::check::{self, Problem};
 use crate::config::{self, Origins};
 use crate::error::{Exit, Fault, Result};
@@ -39,6 +40,9 @@ pub struct Comparison {
     /// Batch sizes, in sequences, at which all contenders run. Default: that of the base.
     #[serde(default)]
     pub batch_sizes: Vec<u64>,
+    /// Horizontal axes of the losses on the page. Default: all.
+    #[serde(default = "axes")]
+    pub axes: Vec<Measure>,
     /// Runs at a time. Default 1.
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 256))]
@@ -171,6 +175,10 @@ const fn trials() -> usize {
     8
 }
 
+fn axes() -> Vec<Measure> {
+    Measure::ALL.to_vec()
+}
+
 const fn yes() -> bool {
     true
 }
@@ -241,6 +249,7 @@ impl Comparison {
             }
             problems.extend(contender.problems(&at, self.tuning.is_some()));
         }
+        problems.extend(twice("seeds", &self.seeds).into_iter().chain(twice("batch_sizes", &self.batch_sizes)));
         let layers = self.warm_up.iter().flat_map(|layer| own_keys(layer, "warm_up"));
         problems.extend(layers.filter(|problem| problem.key != "warm_up.train.target_loss"));
         let counts = self.tuning.as_ref().filter(|tuning| self.all_seeds().contains(&tuning.seed));
@@ -263,6 +272,8 @@ impl Comparison {
 impl Contender {
     fn problems(&self, at: &dyn Fn(&str) -> String, tuned: bool) -> Vec<Problem> {
         let mut problems = own_keys(&self.set, &at("set"));
+        problems.extend(self.seeds.iter().filter_map(|seeds| twice(&at("seeds"), seeds)));
+        problems.extend(self.batch_sizes.iter().filter_map(|sizes| twice(&at("batch_sizes"), sizes)));
         if !tuned && !self.tune.is_empty() {
             problems.push(Problem::new(at("tune"), "nothing says how to choose").expected("a section `[tuning]`"));
         }
@@ -284,6 +295,13 @@ impl Contender {
         }
         problems
     }
+}
+
+/// A number that a list has twice: one run would count as two.
+fn twice(key: &str, list: &[u64]) -> Option<Problem> {
+    let mut seen = BTreeSet::new();
+    let twice = list.iter().find(|number| !seen.insert(**number))?;
+    Some(Problem::new(key, "has a number twice").found(twice))
 }
 
 fn is_name(name: &str) -> bool {

@@ -26,12 +26,12 @@ pub use file::Comparison;
 pub use summary::Summary;
 
 use crate::durable;
-use crate::error::{Exit, Fault, Result};
+use crate::error::{Exit, Fault, Result, printable};
 use crate::sinks::say;
 use file::Contender;
-use plan::{Plan, Settings, Stage};
+use plan::{Plan, Settings, Spec, Stage};
 use result::RunResult;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -42,8 +42,13 @@ use worker::{Job, Outcome, Workers, locked};
 /// What a call does of a comparison.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Only these contenders run; the others are reported as far as they are there.
+    /// Only these contenders run; the others are reported as far as they are there, and those that these are like have their
+    /// settings chosen.
     pub only: Vec<String>,
+    /// Only runs with these seeds are made, of those that count.
+    pub seeds: Vec<u64>,
+    /// Only runs at these batch sizes are made.
+    pub batch_sizes: Vec<u64>,
     /// Nothing runs: what is there is reported.
     pub report_only: bool,
     /// Settings are chosen, and nothing is run with them.
@@ -76,17 +81,15 @@ impl Compared {
 pub fn compare(path: &Path, options: &Options, stop: Arc<AtomicBool>) -> Result<Compared, Vec<Fault>> {
     let one = |fault: Fault| vec![fault];
     let plan = Plan::new(Comparison::read(path)?, path)?;
-    refuse_unknown(&plan, &options.only).map_err(one)?;
+    refuse_unknown(&plan, options).map_err(one)?;
     let workers = Workers::new(&plan, stop);
     if !options.report_only {
         workers.check(&plan)?;
     }
     let board = Board::new(&plan);
-    let runs = |name: &String| !options.report_only && (options.only.is_empty() || options.only.contains(name));
-    let turn = |contender| {
-        let step = Step { plan: &plan, workers: &workers, contender, runs: runs(&contender.name) };
-        let end =
-            catch_unwind(AssertUnwindSafe(|| step.take(&board, options.tune_only))).unwrap_or_else(|_| Err(panicked()));
+    let turn = |contender: &Contender| {
+        let step = Step { plan: &plan, workers: &workers, contender, options };
+        let end = catch_unwind(AssertUnwindSafe(|| step.take(&board))).unwrap_or_else(|_| Err(panicked()));
         // Whoever waits for this contender must not wait for ever.
         end.inspect_err(|_| {
             workers.fail();
@@ -106,11 +109,24 @@ pub fn compare(path: &Path, options: &Options, stop: Arc<AtomicBool>) -> Result<
     Ok(Compared { summary, unfinished, page })
 }
 
-fn refuse_unknown(plan: &Plan, only: &[String]) -> Result<()> {
-    let Some(unknown) = only.iter().find(|name| plan.comparison.contender(name).is_none()) else { return Ok(()) };
-    let known: Vec<&str> = plan.comparison.contender.iter().map(|contender| contender.name.as_str()).collect();
-    let fault = Fault::new(Exit::Usage, format!("`--only {unknown}`: no contender has this name"));
-    Err(fault.expected(known.join(", ")))
+fn refuse_unknown(plan: &Plan, options: &Options) -> Result<()> {
+    let contenders = &plan.comparison.contender;
+    let words = |values: &BTreeSet<u64>| values.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
+    if let Some(unknown) = options.only.iter().find(|name| plan.comparison.contender(name).is_none()) {
+        let known: Vec<&str> = contenders.iter().map(|contender| contender.name.as_str()).collect();
+        let flag = if options.tune_only { "--contender" } else { "--only" };
+        let fault = Fault::new(Exit::Usage, format!("`{flag} {}`: no contender has this name", printable(unknown)));
+        return Err(fault.expected(known.join(", ")));
+    }
+    let seeds: BTreeSet<u64> = contenders.iter().flat_map(|contender| plan.seeds(contender)).collect();
+    if let Some(unknown) = options.seeds.iter().find(|seed| !seeds.contains(*seed)) {
+        return Err(Fault::new(Exit::Usage, format!("`--seed {unknown}`: no run has it")).expected(words(&seeds)));
+    }
+    let sizes: BTreeSet<u64> = contenders.iter().flat_map(|contender| plan.batch_sizes(contender)).collect();
+    if let Some(unknown) = options.batch_sizes.iter().find(|size| !sizes.contains(*size)) {
+        return Err(Fault::new(Exit::Usage, format!("`--batch-size {unknown}`: no run has it")).expected(words(&sizes)));
+    }
+    Ok(())
 }
 
 /// What was found of each contender by now. One that is like another waits here for that one's settings.
@@ -139,12 +155,14 @@ impl<'a> Board<'a> {
         }
     }
 
-    /// The settings of the contender that one is like, when they are there.
-    fn inherited(&self, contender: &Contender) -> Settings {
-        let Some(like) = contender.like.as_ref().and_then(|name| self.place(name)) else { return Settings::new() };
+    /// The settings of the contender that one is like, when they are there; `None` where they could not be chosen.
+    fn inherited(&self, contender: &Contender) -> Option<Settings> {
+        let Some(like) = contender.like.as_ref().and_then(|name| self.place(name)) else {
+            return Some(Settings::new());
+        };
         let found = locked(&self.found);
         let found = self.put.wait_while(found, |found| found[like].is_none()).unwrap_or_else(PoisonError::into_inner);
-        found[like].as_ref().map(|found| found.settings.clone()).unwrap_or_default()
+        found[like].as_ref().filter(|found| found.is_chosen).map(|found| found.settings.clone())
     }
 
     /// All contenders; those that did not have their turn yet as they are.
@@ -162,17 +180,17 @@ struct Step<'a> {
     plan: &'a Plan,
     workers: &'a Workers,
     contender: &'a Contender,
-    runs: bool,
+    options: &'a Options,
 }
 
 impl Step<'_> {
     /// Does all that the contender's turn is to do, and puts down what was found; false where runs are missing that this
     /// call was to make.
-    fn take(&self, board: &Board, tune_only: bool) -> Result<bool> {
+    fn take(&self, board: &Board) -> Result<bool> {
         let from = board.inherited(self.contender);
-        let (own, whole) = self.contender(&from, board, tune_only)?;
+        let (own, whole) = self.contender(from, board)?;
         board.put(self.contender, own);
-        if self.runs {
+        if self.tunes() {
             // What is known so far is there even where the process ends here.
             let _writing = locked(&board.writing);
             write(self.plan, &board.found())?;
@@ -181,18 +199,20 @@ impl Step<'_> {
     }
 
     /// Its settings and its runs; and whether all of them are there that this call was to make.
-    fn contender(&self, from: &Settings, board: &Board, tune_only: bool) -> Result<(Found, bool)> {
-        let Some((tuning, settings)) = self.tuned(from)? else {
+    fn contender(&self, from: Option<Settings>, board: &Board) -> Result<(Found, bool)> {
+        let tuned = from.map(|from| self.tuned(&from)).transpose()?.flatten();
+        let Some((tuning, settings)) = tuned else {
             let missing = vec![format!("{} (its settings are not chosen)", self.contender.name)];
-            return Ok((Found { settings: from.clone(), missing, ..Found::default() }, !self.runs));
+            return Ok((Found { missing, ..Found::default() }, !self.tunes()));
         };
-        let mut found = Found { tuning, settings, ..Found::default() };
+        let mut found = Found { tuning, settings, is_chosen: true, ..Found::default() };
         // Those that are like it need no more of it than its settings.
         board.put(self.contender, found.clone());
         let jobs = self.jobs(&found.settings);
         let mut whole = true;
-        if self.runs && !tune_only {
-            let outcomes = self.workers.run(self.plan, &jobs)?;
+        if self.runs() {
+            let asked: Vec<Job> = jobs.iter().filter(|job| self.is_asked(&job.spec)).cloned().collect();
+            let outcomes = self.workers.run(self.plan, &asked)?;
             whole = outcomes.iter().all(|outcome| matches!(outcome, Outcome::Done(_)));
         }
         for job in &jobs {
@@ -204,12 +224,33 @@ impl Step<'_> {
         Ok((found, whole))
     }
 
+    /// Whether its runs are to be made.
+    fn runs(&self) -> bool {
+        let Options { only, report_only, tune_only, .. } = self.options;
+        !report_only && !tune_only && (only.is_empty() || only.contains(&self.contender.name))
+    }
+
+    /// Whether its settings are to be chosen: its own runs, or those of one that is like it, need them.
+    fn tunes(&self) -> bool {
+        let Options { only, report_only, .. } = self.options;
+        let heirs = || only.iter().filter_map(|name| self.plan.comparison.contender(name));
+        let needs = |heir: &Contender| self.plan.lineage(heir).iter().any(|one| one.name == self.contender.name);
+        !report_only && (only.is_empty() || heirs().any(needs))
+    }
+
+    /// Whether this call was asked to make a run.
+    fn is_asked(&self, spec: &Spec) -> bool {
+        let Options { seeds, batch_sizes, .. } = self.options;
+        let among = |of: &[u64], one: u64| of.is_empty() || of.contains(&one);
+        among(seeds, spec.seed) && among(batch_sizes, spec.batch_size)
+    }
+
     /// How its settings were chosen, and they; `None` where they are not.
     fn tuned(&self, from: &Settings) -> Result<Option<(Option<tuning::Tuned>, Settings)>> {
         let Some(tuning) = self.plan.comparison.tuning.as_ref().filter(|_| !self.contender.tune.is_empty()) else {
             return Ok(Some((None, from.clone())));
         };
-        let tuned = tuning::tune(self.plan, self.workers, tuning, self.contender, from, self.runs)?;
+        let tuned = tuning::tune(self.plan, self.workers, tuning, self.contender, from, self.tunes())?;
         Ok(tuned.map(|tuned| {
             let settings = tuned.settings.clone();
             (Some(tuned), settings)
@@ -253,7 +294,7 @@ fn write(plan: &Plan, found: &[Found]) -> Result<(Summary, PathBuf)> {
 ///
 /// As [`compare`].
 pub fn sweep(path: &Path, name: &str, stop: Arc<AtomicBool>) -> Result<Compared, Vec<Fault>> {
-    let options = Options { only: vec![name.to_owned()], tune_only: true, report_only: false };
+    let options = Options { only: vec![name.to_owned()], tune_only: true, ..Options::default() };
     let compared = compare(path, &options, stop)?;
     let chosen: BTreeMap<_, _> = compared.summary.contender(name).map(|one| one.settings.clone()).unwrap_or_default();
     chosen.iter().for_each(|(key, value)| say(&format!("{key} = {}", crate::config::inline(value))));

@@ -18,8 +18,8 @@ pub fn render(summary: &Summary, runs: &[Vec<RunResult>]) -> Result<String> {
     body += &ratios(summary);
     body += &format!("<h2>Ratio by target</h2>\n{}", ratio_curves(summary, &names)?);
     body += "<h2>Validation loss</h2>\n<div class=\"figures\">\n";
-    for measure in Measure::ALL {
-        body += &losses(summary, runs, measure, &names)?;
+    for measure in &summary.axes {
+        body += &losses(summary, runs, *measure, &names)?;
     }
     body += "</div>\n<h2>Batch size and profiles</h2>\n<div class=\"figures\">\n";
     body += &batch_sizes(summary, &names)?;
@@ -57,14 +57,16 @@ fn standings(summary: &Summary) -> String {
 
 fn ratios(summary: &Summary) -> String {
     let head = ["contender", "baseline", "target"];
-    let measures = ["steps", "steps, the baseline at twice the batch", "tokens", "gradient equivalents"];
+    let measures =
+        ["steps", "steps, the baseline at twice the batch", "tokens", "gradient equivalents", "what it rests on"];
     let cell = |cell: &str| format!("<th scope=\"col\">{}</th>", escaped(cell));
     let head: String = head.iter().chain(&measures).map(|text| cell(text)).collect();
     let row = |versus: &Versus| {
         let texts = [versus.contender.clone(), versus.baseline.clone(), versus.target.to_string()];
         let ratios = table::ratio_lines(versus).into_iter().map(|(_, ratio)| ratio);
+        let rests = [table::rests(versus).to_owned()];
         let cells: String =
-            texts.into_iter().chain(ratios).map(|text| format!("<td>{}</td>", escaped(&text))).collect();
+            texts.into_iter().chain(ratios).chain(rests).map(|text| format!("<td>{}</td>", escaped(&text))).collect();
         format!("<tr>{cells}</tr>\n")
     };
     let rows: String = summary.shown_ratios().into_iter().map(row).collect();
@@ -72,7 +74,8 @@ fn ratios(summary: &Summary) -> String {
         true => "<h2>Ratios</h2>\n<p>No contender and baseline have a seed in common.</p>\n".into(),
         false => format!(
             "<h2>Ratios</h2>\n<p>How many times as much the baseline spends to reach the target; over the best one at every target, over \
-             the others at the main one. <code>comparison.json</code> has all.</p>\n<div class=\"table\">\
+             the others, and of those that are no baselines among themselves, at the main one. Where what a ratio rests on \
+             (below) does not hold or is not known, it is a figure and no claim. <code>comparison.json</code> has all.</p>\n<div class=\"table\">\
              <table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}</tbody>\n</table></div>\n"
         ),
     }

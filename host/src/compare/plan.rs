@@ -158,7 +158,7 @@ impl Plan {
     }
 
     /// A contender and those that it is like, the first of them first.
-    fn lineage<'a>(&'a self, contender: &'a Contender) -> Vec<&'a Contender> {
+    pub fn lineage<'a>(&'a self, contender: &'a Contender) -> Vec<&'a Contender> {
         let like = contender.like.as_ref().and_then(|like| self.comparison.contender(like));
         let mut lineage = like.map(|like| self.lineage(like)).unwrap_or_default();
         lineage.push(contender);

@@ -1,7 +1,7 @@
 //! What has to hold before a ratio between optimizers says something.
 
 use super::statistics::Mean;
-use super::summary::{Precondition, Standing, Summary};
+use super::summary::{Precondition, Reached, Standing, Summary};
 
 /// Steps at half the batch may exceed those at the batch by at most this share where more batch is of no use.
 const PAST_CRITICAL: f64 = 0.15;
@@ -31,41 +31,51 @@ fn steps(summary: &Summary, standing: &Standing, batch_size: u64) -> Option<f64>
 fn past_critical(summary: &Summary, baseline: &Standing) -> Precondition {
     let at = |batch_size| baseline.at(batch_size, summary.target_loss).map_or(&[][..], |at| &at.runs);
     let whole = |seed: u64| at(summary.batch_size).iter().find(|run| run.seed == seed);
-    let pairs = at(summary.batch_size / 2).iter().filter_map(|half| Some((half, whole(half.seed)?)));
+    let pairs: Vec<(&Reached, &Reached)> =
+        at(summary.batch_size / 2).iter().filter_map(|half| Some((half, whole(half.seed)?))).collect();
     // A run that missed its target leaves the mean unknown.
     let steps: Option<Vec<(f64, f64)>> =
-        pairs.map(|(half, whole)| Some((half.crossing?.at, whole.crossing?.at))).collect();
+        pairs.iter().map(|(half, whole)| Some((half.crossing?.at, whole.crossing?.at))).collect();
+    let missed = steps.is_none();
     let (half, whole): (Vec<f64>, Vec<f64>) = steps.unwrap_or_default().into_iter().unzip();
     let both = Mean::of(&half).zip(Mean::of(&whole));
-    let found =
-        |(half, whole): (Mean, Mean)| format!("{:.1} steps against {:.1}, {} seeds", half.mean, whole.mean, half.n);
+    let found = |(half, whole): (Mean, Mean)| {
+        format!("{:.1} steps against {:.1}, {} of the same seeds", half.mean, whole.mean, half.n)
+    };
     Precondition {
+        of: baseline.name.clone(),
         what: format!("`{}`: half the batch costs at most 15 % more steps", baseline.name),
         holds: both.map(|(half, whole)| half.mean <= (1.0 + PAST_CRITICAL) * whole.mean),
-        found: both.map_or("not run".into(), found),
+        found: both.map_or_else(|| if missed { "the target was missed" } else { "not run" }.to_owned(), found),
     }
 }
 
-/// At the smallest batch that it was run at, a contender is no more than 1.2 times as fast as the best baseline.
+/// At the smallest batch that it is to run at, a contender is no more than 1.2 times as fast as the best baseline.
 fn equal_at_small_batch(summary: &Summary, contender: &Standing) -> Option<Precondition> {
-    let small = contender.at.iter().map(|at| at.batch_size).min().filter(|small| *small < summary.batch_size)?;
+    let small = contender.batch_sizes.iter().copied().min().filter(|small| *small < summary.batch_size)?;
     let baselines = summary.contenders.iter().filter(|standing| standing.baseline);
     let best = baselines.filter_map(|baseline| steps(summary, baseline, small)).reduce(f64::min);
     let both = best.zip(steps(summary, contender, small));
+    let missed = contender.at(small, summary.target_loss).is_some_and(|at| at.missed > 0);
+    let found = |(best, own)| format!("{own:.1} steps against {best:.1}");
     Some(Precondition {
+        of: contender.name.clone(),
         what: format!("`{}` at a batch of {small} is within 1.2 times of the best baseline", contender.name),
         holds: both.map(|(best, own)| best <= ABOUT_EQUAL * own),
-        found: both.map_or("not run".into(), |(best, own)| format!("{own:.1} steps against {best:.1}")),
+        found: both.map_or_else(|| if missed { "the target was missed" } else { "not run" }.to_owned(), found),
     })
 }
 
 /// No best value lies at the edge of its list.
 fn not_at_edge(standing: &Standing) -> Option<Precondition> {
     let tuning = standing.tuning.as_ref()?;
+    let no_order: String = tuning.no_order.iter().map(|key| format!("; without an order: {key}")).collect();
+    let at_edge = if tuning.at_edge.is_empty() { "none".to_owned() } else { tuning.at_edge.join(", ") };
     Some(Precondition {
+        of: standing.name.clone(),
         what: format!("`{}`: no chosen value lies at the edge of its grid", standing.name),
         holds: Some(tuning.at_edge.is_empty()),
-        found: if tuning.at_edge.is_empty() { "none".into() } else { tuning.at_edge.join(", ") },
+        found: at_edge + &no_order,
     })
 }
 
@@ -74,6 +84,7 @@ fn search_within_grid(summary: &Summary, standing: &Standing) -> Option<Precondi
     let at = standing.at(summary.batch_size, summary.target_loss)?;
     let share = at.runs.iter().filter_map(|run| run.at_grid_end).reduce(f64::max)?;
     Some(Precondition {
+        of: standing.name.clone(),
         what: format!("`{}`: at most 10 % of the steps take the smallest step size", standing.name),
         holds: Some(share <= AT_GRID_END),
         found: format!("{:.0} %", 100.0 * share),

@@ -4,6 +4,7 @@ use super::plan::{Settings, Spec, Stage};
 use crate::durable;
 use crate::error::{Exit, Fault, Result};
 use crate::report::{Cost, History};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -114,7 +115,7 @@ pub struct Evaluation {
 }
 
 /// The horizontal axes of a comparison.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Measure {
     /// Finished steps.
@@ -248,6 +249,18 @@ impl RunResult {
             End::Limit => self.limit >= limit,
             End::Diverged | End::Failed => true,
         }
+    }
+
+    /// The run as it was when it had spent `limit`: one that went on further, in a later rung or by a larger budget, is heard
+    /// as one that did not.
+    pub fn up_to(mut self, limit: f64) -> Self {
+        let within = 1 + self.validation.iter().take_while(|at| at.gradient_equivalents < limit).count();
+        if within < self.validation.len() {
+            self.validation.truncate(within);
+            self.fine.retain(|step, _| self.validation.last().is_some_and(|last| *step <= last.step));
+            (self.end, self.error) = (End::Limit, None);
+        }
+        self
     }
 
     /// Losses over an axis, moved by the mean difference of the finer losses to those at the same steps.

@@ -77,6 +77,9 @@ pub struct Ratio {
     pub ratio: Option<Mean>,
     /// Pairs in which only the baseline missed the target: the ratio is larger than the number given for each.
     pub at_least: Vec<f64>,
+    /// Pairs in which only the baseline diverged or failed: no budget would have been enough for it.
+    #[serde(skip_serializing_if = "is_zero", default)]
+    pub never: usize,
     /// Pairs in which the contender itself missed.
     pub missed: usize,
 }
@@ -88,20 +91,37 @@ pub enum Spent {
     Reached(f64),
     /// By its end.
     Censored(f64),
+    /// It diverged or failed.
+    Never,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 /// Ratios baseline over contender of pairs with the same seed. Runs that missed the target are censored, not dropped.
 pub fn paired_ratio(pairs: &[(Spent, Spent)]) -> Ratio {
     let mut logs = vec![];
-    let (mut at_least, mut missed) = (vec![], 0);
+    let (mut at_least, mut never, mut missed) = (vec![], 0, 0);
     for pair in pairs {
         match *pair {
             (Spent::Reached(baseline), Spent::Reached(contender)) => logs.push((baseline / contender).ln()),
             (Spent::Censored(baseline), Spent::Reached(contender)) => at_least.push(baseline / contender),
-            (_, Spent::Censored(_)) => missed += 1,
+            (Spent::Never, Spent::Reached(_)) => never += 1,
+            (_, Spent::Censored(_) | Spent::Never) => missed += 1,
         }
     }
-    Ratio { ratio: Mean::of(&logs).map(Mean::exponentiated), at_least, missed }
+    Ratio { ratio: Mean::of(&logs).map(Mean::exponentiated), at_least, never, missed }
+}
+
+/// Mean of the differences baseline less contender over the pairs in which both reached the target.
+pub fn paired_difference(pairs: &[(Spent, Spent)]) -> Option<Mean> {
+    let difference = |pair: &(Spent, Spent)| match *pair {
+        (Spent::Reached(baseline), Spent::Reached(contender)) => Some(baseline - contender),
+        _ => None,
+    };
+    Mean::of(&pairs.iter().filter_map(difference).collect::<Vec<_>>())
 }
 
 /// Deviation of the final loss over seeds, in nats, for which the record rule of modded-nanogpt's track 3 was made.
@@ -117,8 +137,8 @@ pub fn is_below(target: f64, mean: f64, n: usize, deviation: Option<f64>) -> boo
     (target - mean) * (n as f64).sqrt() >= limit - 1e-9
 }
 
-/// Seeds after which a paired ratio of `ratio` is told from 1 at 95 %, where the logarithm of the ratio has this
-/// deviation over seeds; at least 2, `None` beyond 1000.
+/// Seeds with which the 95 % interval of a paired ratio would leave out 1, were its mean `ratio` again and the deviation of
+/// its logarithm over seeds this one; at least 2, `None` beyond 1000.
 pub fn seeds_needed(ratio: f64, deviation: f64) -> Option<usize> {
     let distance = ratio.ln().abs();
     (2..=1000).find(|n| t_quantile(n - 1) * deviation / (*n as f64).sqrt() < distance)
@@ -152,7 +172,7 @@ pub fn profiles(spent: &[Vec<f64>]) -> Vec<Profile> {
         let tau = |point: usize| 1.0 + (MOST_TIMES - 1.0) * point as f64 / (PROFILE_POINTS - 1) as f64;
         let points = (0..PROFILE_POINTS).map(|point| (tau(point), share(tau(point)))).collect();
         // Each problem adds a step from its ratio to the end.
-        let area: f64 = ratios.iter().map(|ratio| (MOST_TIMES - ratio) / (MOST_TIMES - 1.0)).sum();
+        let area = ratios.iter().fold(0.0, |area, ratio| area + (MOST_TIMES - ratio) / (MOST_TIMES - 1.0));
         Profile { points, score: area / problems.max(1) as f64 }
     };
     spent.iter().map(profile).collect()

@@ -4,12 +4,13 @@ use super::file::Contender;
 use super::plan::{Plan, Settings};
 use super::result::{End, Measure, RunResult};
 use super::statistics::{
-    Crossing, Mean, Profile, Ratio, Spent, first_crossing, is_below, paired_ratio, profiles, seeds_needed,
+    Crossing, Mean, Profile, Ratio, Spent, first_crossing, is_below, paired_difference, paired_ratio, profiles,
+    seeds_needed,
 };
 use super::tuning::Tuned;
 use crate::report::Points;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// All of a comparison.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -22,11 +23,13 @@ pub struct Summary {
     pub targets: Vec<f64>,
     /// The batch size that is compared first of all, in sequences.
     pub batch_size: u64,
+    /// Horizontal axes of the page.
+    pub axes: Vec<Measure>,
     /// Fingerprint of the training data.
     pub data: String,
     /// The contenders.
     pub contenders: Vec<Standing>,
-    /// Every contender over every baseline, at every target, at the main batch size.
+    /// Every contender over every baseline, and over those before it that are none, at every target, at the main batch size.
     pub ratios: Vec<Versus>,
     /// The same in steps as a curve over targets, of the seeds that two contenders have in common.
     pub curves: Vec<RatioCurve>,
@@ -45,8 +48,10 @@ pub struct Standing {
     pub about: String,
     /// Whether others are measured against it.
     pub baseline: bool,
-    /// Its plugin and that file's SHA-256, as its runs said.
-    pub plugin: Option<(String, String)>,
+    /// Its plugin with the SHA-256 of its file, as its runs said; several where it was built again between them.
+    pub plugins: Vec<(String, String)>,
+    /// The batch sizes that it is to run at.
+    pub batch_sizes: Vec<u64>,
     /// Its settings.
     pub settings: Settings,
     /// How they were chosen; absent where nothing was to be chosen.
@@ -77,7 +82,8 @@ pub struct Standings {
     /// Runs that did not.
     pub missed: usize,
     /// The first step at which the mean loss over the runs is below the target beyond chance, by the rule of
-    /// modded-nanogpt's track 3 with the deviation measured there; absent for one run, and where there is none.
+    /// modded-nanogpt's track 3 with the deviation measured there; absent for one run, and where there is none: runs end at
+    /// the lowest target, so that it is seldom there for that one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub certain_at: Option<u64>,
 }
@@ -97,7 +103,7 @@ pub struct Reached {
     pub crossing: Option<Crossing>,
     /// What it had spent by then, by measure; by its end where it missed.
     pub spent: BTreeMap<Measure, f64>,
-    /// Validation loss less training loss at its end, in nats.
+    /// Validation loss, moved as [`RunResult::curve`] does, less the mean training loss of its last steps, in nats.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub gap: Option<f64>,
     /// Passes over the training data.
@@ -118,11 +124,17 @@ pub struct Versus {
     pub target: f64,
     /// Baseline over contender, by measure.
     pub by: BTreeMap<Measure, Ratio>,
+    /// Steps of the baseline less those of the contender, in pairs in which both reached the target.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub fewer_steps: Option<Mean>,
+    /// Whether all preconditions of both hold; null where some are not known and none fails. Where this is not true, the
+    /// ratio is a figure and no claim.
+    pub rests: Option<bool>,
     /// Steps, with the baseline at twice the batch, since a line search draws as many data again; absent where the baseline
     /// was not run there.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub steps_with_twice_the_batch: Option<Ratio>,
-    /// Seeds that would tell the ratio in steps from 1 at 95 %, by its deviation.
+    /// Seeds with which the interval of the ratio in steps would leave out 1, were they like these.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub seeds_needed: Option<usize>,
 }
@@ -144,6 +156,8 @@ const CURVE_POINTS: usize = 60;
 /// Something that has to hold.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Precondition {
+    /// The contender that it is about.
+    pub of: String,
     /// What.
     pub what: String,
     /// Whether it does; absent where the runs that would say are not there.
@@ -159,6 +173,8 @@ pub struct Found {
     pub tuning: Option<Tuned>,
     /// Its settings.
     pub settings: Settings,
+    /// Whether these are the ones to run with.
+    pub is_chosen: bool,
     /// Its runs.
     pub runs: Vec<RunResult>,
     /// Names of those that are missing.
@@ -179,6 +195,7 @@ impl Summary {
             target_loss: comparison.target_loss,
             targets: comparison.targets(),
             batch_size: plan.main_batch_size(),
+            axes: comparison.axes.clone(),
             data: plan.data.clone(),
             contenders: standings,
             ratios: vec![],
@@ -186,9 +203,9 @@ impl Summary {
             preconditions: vec![],
             not_run: found.iter().flat_map(|found| found.missing.clone()).collect(),
         };
-        summary.ratios = summary.all_ratios();
         summary.add_profiles();
         summary.preconditions = super::preconditions::of(&summary);
+        summary.ratios = summary.all_ratios();
         summary
     }
 
@@ -225,8 +242,12 @@ impl Summary {
 
     fn all_ratios(&self) -> Vec<Versus> {
         let mut ratios = vec![];
-        for baseline in self.contenders.iter().filter(|standing| standing.baseline) {
-            for contender in self.contenders.iter().filter(|standing| standing.name != baseline.name) {
+        for (place, baseline) in self.contenders.iter().enumerate() {
+            // Two that are no baselines are compared once.
+            let others = self.contenders.iter().enumerate().filter(|(other, contender)| {
+                if baseline.baseline { *other != place } else { *other > place && !contender.baseline }
+            });
+            for (_, contender) in others {
                 let at = |target: &f64| self.versus(contender, baseline, *target);
                 ratios.extend(self.targets.iter().filter_map(at));
             }
@@ -234,12 +255,22 @@ impl Summary {
         ratios
     }
 
+    /// Whether all that a comparison of two rests on holds.
+    fn rests(&self, contender: &Standing, baseline: &Standing) -> Option<bool> {
+        let of_both = self.preconditions.iter().filter(|one| [&contender.name, &baseline.name].contains(&&one.of));
+        of_both.map(|one| one.holds).fold(Some(true), |all, one| match (all, one) {
+            (Some(false), _) | (_, Some(false)) => Some(false),
+            (None, _) | (_, None) => None,
+            _ => Some(true),
+        })
+    }
+
     /// None where the two have no seed in common.
     fn versus(&self, contender: &Standing, baseline: &Standing, target: f64) -> Option<Versus> {
         let own = contender.at(self.batch_size, target)?;
+        let all = |batch_size: u64, measure: Measure| Some(pairs(baseline.at(batch_size, target)?, own, measure));
         let ratio = |batch_size: u64, measure: Measure| {
-            let pairs = pairs(baseline.at(batch_size, target)?, own, measure);
-            (!pairs.is_empty()).then(|| paired_ratio(&pairs))
+            all(batch_size, measure).filter(|pairs| !pairs.is_empty()).map(|pairs| paired_ratio(&pairs))
         };
         let by: BTreeMap<Measure, Ratio> =
             Measure::ALL.into_iter().filter_map(|measure| Some((measure, ratio(self.batch_size, measure)?))).collect();
@@ -250,6 +281,8 @@ impl Summary {
             baseline: baseline.name.clone(),
             target,
             steps_with_twice_the_batch: ratio(2 * self.batch_size, Measure::Steps),
+            fewer_steps: all(self.batch_size, Measure::Steps).and_then(|pairs| paired_difference(&pairs)),
+            rests: self.rests(contender, baseline),
             by,
             seeds_needed,
         })
@@ -301,21 +334,22 @@ impl Reached {
 
 fn standing(plan: &Plan, contender: &Contender, found: &Found) -> Standing {
     let mut at = vec![];
-    let mut sizes = plan.batch_sizes(contender);
-    sizes.dedup();
-    for batch_size in &sizes {
+    let batch_sizes = plan.batch_sizes(contender);
+    for batch_size in &batch_sizes {
         let runs: Vec<&RunResult> = found.runs.iter().filter(|run| run.batch_size == *batch_size).collect();
         let of = |target: &f64| standings(*batch_size, *target, &runs);
         at.extend(plan.comparison.targets().iter().filter(|_| !runs.is_empty()).map(of));
     }
     let main = at.iter().find(|at| at.batch_size == plan.main_batch_size() && at.target == plan.comparison.target_loss);
     let runs = main.map(|main| main.runs.clone()).unwrap_or_default();
-    let plugin = found.runs.first().map(|run| (run.made_with.plugin.clone(), run.made_with.plugin_sha256.clone()));
+    let plugin = |run: &RunResult| (run.made_with.plugin.clone(), run.made_with.plugin_sha256.clone());
+    let plugins: BTreeSet<(String, String)> = found.runs.iter().map(plugin).collect();
     Standing {
         name: contender.name.clone(),
         about: contender.about.clone(),
         baseline: contender.baseline,
-        plugin,
+        plugins: plugins.into_iter().filter(|(name, _)| !name.is_empty()).collect(),
+        batch_sizes,
         settings: found.settings.clone(),
         tuning: found.tuning.clone(),
         seeds: runs.iter().map(|run| run.seed).collect(),
@@ -363,7 +397,7 @@ fn reached(run: &RunResult, target: f64) -> Reached {
         end: run.end,
         crossing,
         spent: Measure::ALL.into_iter().filter_map(spent).collect(),
-        gap: last.zip(run.train_loss).map(|(last, train)| last.loss - train),
+        gap: curve(Measure::Steps).last().zip(run.train_loss).map(|((_, loss), train)| loss - train),
         epochs: run.epochs,
         at_grid_end: run.metrics.get("line_search_grid_end_steps").map(|count| count / steps),
     }
@@ -372,8 +406,12 @@ fn reached(run: &RunResult, target: f64) -> Reached {
 /// Runs of the same seed; by seconds those of the same device alone.
 fn pairs(baseline: &Standings, contender: &Standings, measure: Measure) -> Vec<(Spent, Spent)> {
     let spent = |run: &Reached| {
-        let spent = run.spent.get(&measure).copied().unwrap_or(f64::NAN);
-        if run.crossing.is_some() { Spent::Reached(spent) } else { Spent::Censored(spent) }
+        let spent = run.spent.get(&measure).copied().unwrap_or(0.0);
+        match (run.crossing, run.end) {
+            (Some(_), _) => Spent::Reached(spent),
+            (None, End::Diverged | End::Failed) => Spent::Never,
+            (None, _) => Spent::Censored(spent),
+        }
     };
     let pair = |run: &Reached| {
         let other = baseline.runs.iter().find(|other| other.seed == run.seed)?;

@@ -20,8 +20,7 @@ pub fn text(summary: &Summary) -> String {
     let (best, others): (Vec<&Versus>, Vec<&Versus>) = shown.partition(over_best);
     best.into_iter().for_each(|versus| text += &format!("\n{}", ratios(versus)));
     if !others.is_empty() {
-        text +=
-            &format!("\ntimes as much as a contender, what other baselines spend\n{}", aligned(&ratio_rows(&others)));
+        text += &format!("\ntimes as much as a contender, what others spend\n{}", aligned(&ratio_rows(&others)));
     }
     let preconditions = summary.preconditions.iter().map(|one| {
         let holds = one.holds.map_or("not known", |holds| if holds { "holds" } else { "DOES NOT HOLD" });
@@ -89,10 +88,21 @@ fn ratios(versus: &Versus) -> String {
     for (what, ratio) in ratio_lines(versus) {
         text += &format!("  {what:<38}  {ratio}\n");
     }
-    if let Some(seeds) = versus.seeds_needed {
-        text += &format!("  ({seeds} seeds would tell the ratio in steps from 1)\n");
+    if let Some(fewer) = versus.fewer_steps {
+        text += &format!("  {:<38}  {}\n", "steps more than the contender", with_interval(fewer));
     }
-    text
+    if let Some(seeds) = versus.seeds_needed {
+        text += &format!("  ({seeds} seeds like these tell the ratio in steps from 1)\n");
+    }
+    match rests(versus) {
+        "holds" => text,
+        not => text + &format!("  (a figure and no claim: what it rests on {not}, see below)\n"),
+    }
+}
+
+/// Whether what a ratio rests on holds, in words.
+pub fn rests(versus: &Versus) -> &'static str {
+    versus.rests.map_or("is not known", |rests| if rests { "holds" } else { "does not hold" })
 }
 
 /// A head and one row a pair.
@@ -122,6 +132,9 @@ pub fn ratio(ratio: &Ratio) -> String {
     let mut parts = vec![];
     parts.extend(ratio.ratio.map(|mean| format!("{} times ({})", with_interval(mean), pairs(mean.n))));
     parts.extend(ratio.at_least.iter().map(|least| format!("more than {} times in one pair", rounded(*least))));
+    if ratio.never > 0 {
+        parts.push(format!("the baseline diverged or failed in {}", pairs(ratio.never)));
+    }
     if ratio.missed > 0 {
         parts.push(format!("the contender missed in {}", pairs(ratio.missed)));
     }

@@ -162,6 +162,73 @@ fn finer_losses_move_the_curve() {
     run.fine = BTreeMap::from([(19, 2.1 + 0.05), (20, 2.0 + 0.05)]);
     let crossing = statistics::first_crossing(&run.curve(Measure::Steps), 2.0).unwrap();
     assert!((crossing.at - 20.5).abs() < 1e-9, "{crossing:?}");
+    let summary = Summary::of(&plan("[[contender]]\nname = 'a'\n"), &[found(vec![run])]);
+    let gap = summary.contenders[0].at[0].runs[0].gap.unwrap();
+    assert!((gap - (4.0 - 2.1 + 0.05 - 1.8)).abs() < 1e-9, "{gap}");
+}
+
+#[test]
+fn a_run_that_went_on_is_heard_as_it_was_before() {
+    let mut far = run("a", 1, 8, 0.1, 2.0);
+    far.fine = BTreeMap::from([(4, 3.7), (20, 2.1)]);
+    let early = far.clone().up_to(10.0);
+    assert_eq!((early.validation.len(), early.validation[4].gradient_equivalents), (5, 10.0));
+    assert_eq!((early.end, early.fine.len()), (End::Limit, 1));
+    // What it came to later is not known here, not even that it failed.
+    (far.end, far.error) = (End::Diverged, Some("not finite".into()));
+    assert_eq!(far.clone().up_to(10.0).error, None);
+    assert_eq!(far.clone().up_to(42.0), far, "one that ended within is as it is");
+}
+
+#[test]
+fn a_baseline_that_failed_would_never_come_there() {
+    let mut failed = run("a", 1, 8, 0.02, 1.0);
+    (failed.end, failed.error, failed.validation) = (End::Failed, Some("no".into()), vec![]);
+    let mut diverged = run("a", 2, 8, 0.02, 1.0);
+    diverged.validation.truncate(3);
+    diverged.end = End::Diverged;
+    let contender = vec![run("b", 1, 8, 0.1, 1.0), run("b", 2, 8, 0.1, 1.0)];
+    let summary = Summary::of(&plan(TWO), &[found(vec![failed, diverged]), found(contender)]);
+    let steps = &summary.ratios.iter().find(|versus| versus.target == 2.0).unwrap().by[&Measure::Steps];
+    assert_eq!((steps.never, steps.at_least.len(), steps.ratio), (2, 0, None));
+    assert!(table::text(&summary).contains("the baseline diverged or failed in 2 pairs"));
+    let json = serde_json::to_string(&summary).unwrap();
+    assert_eq!(serde_json::from_str::<Summary>(&json).unwrap(), summary);
+}
+
+#[test]
+fn a_ratio_is_a_claim_where_what_it_rests_on_holds() {
+    let half = |slope: f64| vec![run("a", 1, 8, 0.02, 1.0), run("a", 1, 4, slope, 1.0)];
+    let rests = |baseline: Vec<RunResult>| {
+        let contender = vec![run("b", 1, 8, 0.1, 1.0)];
+        let summary = Summary::of(&plan(&format!("batch_sizes = [8, 4]\n{TWO}")), &[found(baseline), found(contender)]);
+        (summary.ratios[0].rests, table::text(&summary).contains("a figure and no claim"))
+    };
+    // What the contender does at the smaller batch is not known.
+    assert_eq!((rests(half(0.0199)), rests(half(0.01))), ((None, true), (Some(false), true)));
+}
+
+#[test]
+fn several_runs_are_certainly_below_a_target_once_they_are_far_enough() {
+    let runs = vec![run("a", 1, 8, 0.1, 1.0), run("a", 2, 8, 0.1001, 1.0)];
+    let summary = Summary::of(&plan("[[contender]]\nname = 'a'\n"), &[found(runs)]);
+    let at = |target: f64| summary.contenders[0].at(8, target).unwrap().certain_at;
+    assert_eq!((at(3.0), at(2.0)), (Some(11), Some(21)), "the step after the first below, whose mean is too near");
+}
+
+#[test]
+fn contenders_that_are_no_baselines_are_compared_once() {
+    let contenders =
+        "[[contender]]\nname = 'a'\nbaseline = true\n[[contender]]\nname = 'b'\n[[contender]]\nname = 'c'\n";
+    let runs = [("a", 0.02), ("b", 0.1), ("c", 0.05)].map(|(name, slope)| found(vec![run(name, 1, 8, slope, 1.0)]));
+    let summary = Summary::of(&plan(contenders), &runs);
+    let mut pairs: Vec<(&str, &str)> =
+        summary.ratios.iter().map(|one| (one.contender.as_str(), one.baseline.as_str())).collect();
+    pairs.dedup();
+    assert_eq!(pairs, [("b", "a"), ("c", "a"), ("c", "b")]);
+    let versus = summary.ratios.last().unwrap();
+    assert_eq!(versus.fewer_steps.unwrap().mean, 20.0 - 40.0);
+    assert!(table::text(&summary).contains("what others spend\ncontender"));
 }
 
 #[test]
@@ -179,7 +246,7 @@ fn preconditions_are_recorded_as_far_as_they_are_known() {
     let more = [baseline.as_slice(), &[run("a", 2, 8, 0.05, 1.0)]].concat();
     assert_eq!(of("[8, 4]", vec![found(more), found(contender.clone())])[0], Some(Some(true)));
     let unknown = of("[8, 2]", vec![found(baseline), found(contender[..1].to_vec())]);
-    assert_eq!(unknown, [Some(None), None, Some(Some(true))]);
+    assert_eq!(unknown, [Some(None), Some(None), Some(Some(true))]);
 }
 
 #[test]
@@ -198,6 +265,8 @@ fn wrong_files_are_refused_with_everything_that_is_wrong() {
         ("[tuning]\nseed = 1\nbudget = 9\n[[contender]]\nname = 'a'", "is a seed of the runs that count"),
         ("[tuning]\nseed = 0\nbudget = 9\n[[contender]]\nname = 'a'\ntune.x = { low = 2, high = 1 }", "not a range"),
         ("[[contender]]\nname = 'a'\nplugin = 'adam'", "unknown key"),
+        ("[[contender]]\nname = 'a'\nseeds = [3, 4, 3]", "has a number twice: found 3"),
+        ("batch_sizes = [8, 4, 8]\n[[contender]]\nname = 'a'", "`batch_sizes`: has a number twice: found 8"),
     ] {
         assert!(lines(more).contains(expected), "{more}\n{}", lines(more));
     }

@@ -18,6 +18,9 @@ pub struct Tuned {
     pub settings: Settings,
     /// Keys whose best value is the first or last of its list.
     pub at_edge: Vec<String>,
+    /// Keys whose lists are not of numbers, and have no edge that could be told.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub no_order: Vec<String>,
     /// Gradients of the batch that its trials spent.
     pub spent: f64,
     /// Those of them that went into grown grids, beyond the budget.
@@ -120,7 +123,7 @@ impl Search<'_> {
         };
         for (at, outcome) in which.iter().zip(outcomes) {
             match outcome {
-                Outcome::Done(result) => self.trials[*at].hear(&result, target),
+                Outcome::Done(result) => self.trials[*at].hear(result.up_to(budget), target),
                 Outcome::Left | Outcome::Stopped => return Ok(false),
             }
         }
@@ -168,12 +171,14 @@ impl Search<'_> {
         let settings = trials[0].settings.clone();
         let at_edge = spaces.iter().filter(|(key, space)| edge(space, settings.get(*key)).is_some());
         let at_edge = at_edge.map(|(key, _)| key.clone()).collect();
-        Tuned { settings, at_edge, spent, beyond_budget: spent - within, score, trials }
+        let no_order = spaces.iter().filter(|(_, space)| matches!(space, Space::Values(_)) && numbers(space).is_none());
+        let no_order = no_order.map(|(key, _)| key.clone()).collect();
+        Tuned { settings, at_edge, no_order, spent, beyond_budget: spent - within, score, trials }
     }
 }
 
 impl Trial {
-    fn hear(&mut self, result: &RunResult, target: f64) {
+    fn hear(&mut self, result: RunResult, target: f64) {
         let curve = result.curve(Measure::Steps);
         self.steps = first_crossing(&curve, target).map(|crossing| crossing.at);
         self.loss = result.validation.last().map(|at| at.loss).filter(|_| result.error.is_none());
@@ -256,11 +261,15 @@ fn radical_inverse(mut index: u64, base: u64) -> f64 {
     value
 }
 
+/// The values of a list of numbers.
+fn numbers(space: &Space) -> Option<Vec<f64>> {
+    let Space::Values(values) = space else { return None };
+    values.iter().map(Value::as_f64).collect()
+}
+
 /// At which end of its list of at least two numbers a value lies.
 fn edge(space: &Space, value: Option<&Value>) -> Option<Edge> {
-    let Space::Values(values) = space else { return None };
-    let numbers: Option<Vec<f64>> = values.iter().map(Value::as_f64).collect();
-    let (numbers, value) = (numbers.filter(|numbers| numbers.len() > 1)?, value?.as_f64()?);
+    let (numbers, value) = (numbers(space).filter(|numbers| numbers.len() > 1)?, value?.as_f64()?);
     match () {
         () if value == numbers[0] => Some(Edge::First),
         () if value == numbers[numbers.len() - 1] => Some(Edge::Last),

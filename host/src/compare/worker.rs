@@ -90,14 +90,17 @@ impl Workers {
         self.failed.store(true, Ordering::Relaxed);
     }
 
-    /// Makes the runs that have no result yet; outcomes in the order of the jobs.
+    /// Makes the runs that have no result yet; outcomes in the order of the jobs. Those whose warm-up was killed are left.
     ///
     /// # Errors
     ///
     /// What keeps any run from being made: a program or a folder that is not there, a disk that is full.
     pub fn run(&self, plan: &Plan, jobs: &[Job]) -> Result<Vec<Outcome>> {
-        self.warm_up(plan, jobs)?;
-        self.in_turn(jobs, &|job| self.one(plan, job))
+        let cold = self.warm_up(plan, jobs)?;
+        self.in_turn(jobs, &|job| match self.result(job)? {
+            None if cold.contains(&job.spec.seed) => Ok(Outcome::Left),
+            _ => self.one(plan, job),
+        })
     }
 
     /// What there is of these jobs; those without a result count as stopped.
@@ -140,8 +143,12 @@ impl Workers {
         Ok(result.filter(|result| result.suffices(job.limit, job.last_target())))
     }
 
-    /// The warm-ups that these jobs begin at.
-    fn warm_up(&self, plan: &Plan, jobs: &[Job]) -> Result<()> {
+    /// The warm-ups that these jobs begin at; gives the seeds of those that were left.
+    ///
+    /// # Errors
+    ///
+    /// [`Exit::Data`]: one that diverged or failed.
+    fn warm_up(&self, plan: &Plan, jobs: &[Job]) -> Result<Vec<u64>> {
         let _warming = locked(&self.warming);
         let mut seeds: Vec<u64> = vec![];
         for job in jobs {
@@ -156,15 +163,16 @@ impl Workers {
             Fault::new(Exit::Data, format!("the warm-up of seed {} did not end: {why}", spec.seed))
                 .hint(format!("see `{}`", log.display()))
         };
+        let mut left = vec![];
         for (job, outcome) in warm_ups.iter().zip(self.in_turn(&warm_ups, &|job| self.one(plan, job))?) {
             match outcome {
                 Outcome::Done(result) if matches!(result.end, End::Limit | End::Target) => {}
                 Outcome::Done(result) => return Err(failed(&job.spec, result.error.as_deref().unwrap_or("it failed"))),
-                Outcome::Left => return Err(failed(&job.spec, "see the warning")),
+                Outcome::Left => left.push(job.spec.seed),
                 Outcome::Stopped => {}
             }
         }
-        Ok(())
+        Ok(left)
     }
 
     /// The last checkpoint of a run.

@@ -41,16 +41,21 @@ fn an_interval_is_students() {
 
 #[test]
 fn a_ratio_is_paired_and_a_run_that_missed_is_censored() {
-    use Spent::{Censored, Reached};
+    use Spent::{Censored, Never, Reached};
     let pairs = [
         (Reached(50.0), Reached(10.0)),
         (Reached(20.0), Reached(2.0)),
         (Censored(300.0), Reached(20.0)),
         (Reached(10.0), Censored(40.0)),
         (Censored(10.0), Censored(40.0)),
+        (Never, Reached(2.0)),
+        (Never, Never),
     ];
     let ratio = paired_ratio(&pairs);
-    assert_eq!((ratio.at_least, ratio.missed), (vec![15.0], 2));
+    assert_eq!((ratio.at_least, ratio.never, ratio.missed), (vec![15.0], 1, 3));
+    let difference = paired_difference(&pairs).unwrap();
+    assert!(difference.mean == 29.0 && difference.n == 2, "of 40 and 18: {difference:?}");
+    assert_eq!(paired_difference(&pairs[2..]), None);
     let mean = ratio.ratio.unwrap();
     assert!(close(mean.mean, 50_f64.sqrt()) && mean.n == 2, "{mean:?}");
     let [low, high] = mean.interval.unwrap();
