@@ -31,6 +31,8 @@ const MISSED_BY: f64 = 0.02;
 struct Hashes {
     /// Fingerprint of the training data.
     data: String,
+    /// That of the validation data.
+    validation: String,
     /// SHA-256 of the plugins' files, by name; several of one that was built again between runs.
     plugins: BTreeMap<String, BTreeSet<String>>,
     /// SHA-256 of the shards, by their path, as their sidecars have it.
@@ -57,7 +59,8 @@ pub fn write(plan: &Plan, file: &Path, found: &[Found]) -> Result<()> {
         fs::create_dir_all(&part).map_err(|error| Fault::writing(&part, &error))?;
     }
     write_files(plan, file, &folder)?;
-    let mut hashes = Hashes { data: plan.data.clone(), shards: plan.shards.clone(), ..Hashes::default() };
+    let (data, validation, shards) = (plan.data.clone(), plan.validation.clone(), plan.shards.clone());
+    let mut hashes = Hashes { data, validation, shards, ..Hashes::default() };
     for run in found.iter().flat_map(|found| &found.runs) {
         let Some(spec) = spec_of(plan, run) else { continue };
         let name = spec.name();
@@ -123,9 +126,13 @@ pub fn verify(capsule: &Path, work: &Path, stop: Arc<AtomicBool>) -> Result<Opti
     comparison.dir = work.to_owned();
     let plan = Plan::new(comparison, &file)?;
     let hashes: Hashes = json(&capsule.join(HASHES)).map_err(one)?;
-    if plan.data != hashes.data {
-        let fault = Fault::new(Exit::Data, "the training data are not those of the capsule").found(&plan.data);
-        return Err(one(fault.expected(&hashes.data)));
+    for (what, now, then) in
+        [("training", &plan.data, &hashes.data), ("validation", &plan.validation, &hashes.validation)]
+    {
+        if now != then {
+            let fault = Fault::new(Exit::Data, format!("the {what} data are not those of the capsule"));
+            return Err(one(fault.found(now).expected(then)));
+        }
     }
     let before = results(&capsule.join("results")).map_err(one)?;
     let summary: Summary = json(&capsule.join("comparison.json")).map_err(one)?;

@@ -1,7 +1,7 @@
 //! From a comparison file to single runs: the configuration of each, and the hash that it is known by.
 
 use super::file::{Comparison, Contender, overlay, put};
-use crate::config::{self, Config};
+use crate::config::{self, Config, Paths};
 use crate::data::{Dataset, Order, Split};
 use crate::error::{Exit, Fault, Result};
 use crate::model::ModelConfig;
@@ -53,6 +53,8 @@ pub struct Spec {
     pub config: Map<String, Value>,
     /// SHA-256 of what its course depends on, hexadecimal.
     pub hash: String,
+    /// Fingerprint of the data that its losses are of.
+    pub validation: String,
 }
 
 impl Spec {
@@ -73,6 +75,8 @@ pub struct Plan {
     batch_size: u64,
     /// Fingerprint of the training data.
     pub data: String,
+    /// That of the validation data.
+    pub validation: String,
     /// SHA-256 of the shards whose sidecars have it, by path.
     pub shards: BTreeMap<String, String>,
 }
@@ -85,18 +89,21 @@ impl Plan {
     /// Everything that is wrong with the file, the base, a contender's part or the data.
     pub fn new(comparison: Comparison, path: &Path) -> Result<Self, Vec<Fault>> {
         let (base, _) = super::file::base(&comparison, path)?;
-        let mut plan = Self { comparison, base, batch_size: 0, data: String::new(), shards: BTreeMap::new() };
+        let mut plan = Self { base, ..Self::without_data(comparison, 0) };
         let Some(first) = plan.comparison.contender.first().cloned() else { return Ok(plan) };
         let config = loaded(&plan.config_of(&first, &Settings::new()))?;
         plan.batch_size = config.data.batch_size as u64;
-        (plan.data, plan.shards) = data_of(&config)?;
+        (plan.data, plan.shards) = data_of(&config, &config.data.train, Split::Train)?;
+        let (validation, shards) = data_of(&config, &config.data.validation, Split::Validation)?;
+        plan.validation = validation;
+        plan.shards.extend(shards);
         Ok(plan)
     }
 
     /// Of a comparison alone, on an empty base with this batch size.
-    #[cfg(test)]
-    pub fn of_parts(comparison: Comparison, batch_size: u64) -> Self {
-        Self { comparison, base: Map::new(), batch_size, data: String::new(), shards: BTreeMap::new() }
+    pub fn without_data(comparison: Comparison, batch_size: u64) -> Self {
+        let (data, validation) = (String::new(), String::new());
+        Self { comparison, base: Map::new(), batch_size, data, validation, shards: BTreeMap::new() }
     }
 
     /// The batch sizes of a contender; the first is the one that its settings are chosen at.
@@ -129,8 +136,8 @@ impl Plan {
         let batch_size =
             config.get("data").and_then(|data| data.get("batch_size")).and_then(Value::as_u64).unwrap_or(0);
         let hash = self.hash(&config, seed, None);
-        let contender = String::new();
-        Some(Spec { stage: Stage::WarmUp, contender, seed, batch_size, settings: Settings::new(), config, hash })
+        let (contender, settings, validation) = (String::new(), Settings::new(), self.validation.clone());
+        Some(Spec { stage: Stage::WarmUp, contender, seed, batch_size, settings, config, hash, validation })
     }
 
     /// A contender's run.
@@ -140,7 +147,7 @@ impl Plan {
         let warm_up = self.warm_up(seed).map(|warm_up| warm_up.hash);
         let hash = self.hash(&config, seed, warm_up.as_deref());
         let (contender, settings) = (contender.name.clone(), settings.clone());
-        Spec { stage, contender, seed, batch_size, settings, config, hash }
+        Spec { stage, contender, seed, batch_size, settings, config, hash, validation: self.validation.clone() }
     }
 
     /// Base, the contenders that it is like, its own part, what was chosen.
@@ -206,12 +213,14 @@ fn loaded(config: &Map<String, Value>) -> Result<Config, Vec<Fault>> {
     config::load(&[file.path().to_owned()], &[], []).map(|loaded| loaded.config)
 }
 
-/// What identifies the training data, and the hashes of the shards.
-fn data_of(config: &Config) -> Result<(String, BTreeMap<String, String>), Vec<Fault>> {
-    let one = |fault: Fault| vec![fault];
+/// What identifies training or validation data, and the hashes of the shards.
+fn data_of(config: &Config, paths: &Paths, split: Split) -> Result<(String, BTreeMap<String, String>), Vec<Fault>> {
+    let (one, paths) = (|fault: Fault| vec![fault], paths.as_slice());
+    if paths.is_empty() {
+        return Ok(Default::default());
+    }
     let model = ModelConfig::resolve(&config.model, &Default::default())?;
-    let paths = config.data.train.as_slice();
-    let data = Dataset::open(paths, Split::Train, config.data.seq_len, model.vocab_size, Order::Sequential);
+    let data = Dataset::open(paths, split, config.data.seq_len, model.vocab_size, Order::Sequential);
     let data = data.map_err(one)?;
     Ok((data.fingerprint(), data.shard_hashes()))
 }

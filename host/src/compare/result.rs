@@ -55,6 +55,9 @@ pub struct RunResult {
     pub target: f64,
     /// What it ran with.
     pub made_with: MadeWith,
+    /// Fingerprint of the data that these losses are of; absent of runs by an older version.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub validation_data: Option<String>,
     /// Its validation losses with what had been spent.
     pub validation: Vec<Evaluation>,
     /// Losses of some of its checkpoints over more validation data, by step.
@@ -193,6 +196,7 @@ impl RunResult {
             limit,
             target,
             made_with: made_with.unwrap_or_default(),
+            validation_data: Some(spec.validation.clone()),
             validation: history.validation.iter().filter_map(|at| Some(evaluation(&at.cost, at.loss?))).collect(),
             fine: BTreeMap::new(),
             train_loss: (!last.is_empty()).then(|| last.iter().sum::<f64>() / last.len() as f64),
@@ -221,10 +225,15 @@ impl RunResult {
             fault.hint("remove it, and the run is made again")
         };
         let result: Self = serde_json::from_slice(&bytes).map_err(|error| bad(error.to_string()))?;
-        match result.format == FORMAT && result.hash == spec.hash {
-            true => Ok(Some(result)),
-            false => Err(bad(format!("format {} and hash {}", result.format, result.hash))),
+        if result.format != FORMAT || result.hash != spec.hash {
+            return Err(bad(format!("format {} and hash {}", result.format, result.hash)));
         }
+        if let Some(other) = result.validation_data.as_ref().filter(|data| **data != spec.validation) {
+            let fault = Fault::new(Exit::Data, format!("`{}`: made on other validation data", path.display()));
+            let fault = fault.found(other).expected(&spec.validation);
+            return Err(fault.hint("remove it and the run's folder, and the run is made again"));
+        }
+        Ok(Some(result))
     }
 
     /// Writes it where [`RunResult::read`] looks.

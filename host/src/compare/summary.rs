@@ -27,6 +27,8 @@ pub struct Summary {
     pub axes: Vec<Measure>,
     /// Fingerprint of the training data.
     pub data: String,
+    /// That of the validation data.
+    pub validation_data: String,
     /// The contenders.
     pub contenders: Vec<Standing>,
     /// Every contender over every baseline, and over those before it that are none, at every target, at the main batch size.
@@ -197,6 +199,7 @@ impl Summary {
             batch_size: plan.main_batch_size(),
             axes: comparison.axes.clone(),
             data: plan.data.clone(),
+            validation_data: plan.validation.clone(),
             contenders: standings,
             ratios: vec![],
             curves: curves(plan, found),

@@ -21,7 +21,7 @@ fn comparison(more: &str) -> Result<Comparison, Vec<Fault>> {
 const TWO: &str = "[[contender]]\nname = 'a'\nbaseline = true\n[[contender]]\nname = 'b'\n";
 
 fn plan(more: &str) -> Plan {
-    Plan::of_parts(comparison(more).unwrap(), 8)
+    Plan::without_data(comparison(more).unwrap(), 8)
 }
 
 /// A run whose loss falls from 4 by `slope` a step until it is at most 1.9, each step costing `cost` gradients.
@@ -49,6 +49,7 @@ fn run(contender: &str, seed: u64, batch_size: u64, slope: f64, cost: f64) -> Ru
         limit: 100.0,
         target: 2.0,
         made_with: MadeWith::default(),
+        validation_data: None,
         validation: (1..=steps).map(evaluation).collect(),
         fine: BTreeMap::new(),
         train_loss: Some(1.8),
@@ -165,6 +166,20 @@ fn finer_losses_move_the_curve() {
     let summary = Summary::of(&plan("[[contender]]\nname = 'a'\n"), &[found(vec![run])]);
     let gap = summary.contenders[0].at[0].runs[0].gap.unwrap();
     assert!((gap - (4.0 - 2.1 + 0.05 - 1.8)).abs() < 1e-9, "{gap}");
+}
+
+#[test]
+fn a_result_on_other_validation_data_is_refused() {
+    let mut plan = plan(TWO);
+    let contender = plan.comparison.contender[0].clone();
+    let spec = |plan: &Plan| plan.run(&contender, Stage::Final, 1, 8, &Settings::new());
+    let folder = tempfile::tempdir().unwrap();
+    let result = RunResult { hash: spec(&plan).hash, validation_data: Some(String::new()), ..run("a", 1, 8, 0.1, 1.0) };
+    result.write(folder.path(), &spec(&plan)).unwrap();
+    assert_eq!(RunResult::read(folder.path(), &spec(&plan)).unwrap(), Some(result));
+    plan.validation = "ff".into();
+    let fault = RunResult::read(folder.path(), &spec(&plan)).unwrap_err();
+    assert!(fault.exit == Exit::Data && fault.to_string().contains("other validation data"), "{fault}");
 }
 
 #[test]

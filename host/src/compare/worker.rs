@@ -274,7 +274,7 @@ mod tests {
             "contender": [{ "name": "a" }],
         }))
         .unwrap();
-        let plan = Plan::of_parts(comparison.clone(), 8);
+        let plan = Plan::without_data(comparison.clone(), 8);
         let spec = plan.run(&comparison.contender[0], Stage::Final, 1, 8, &Settings::new());
         let jobs = [1.0, 2.0].map(|limit| Job { spec: spec.clone(), limit, targets: vec![] });
         let begun = (Mutex::new(0), Condvar::new());

@@ -12,6 +12,7 @@ use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 
 use super::inputs::{Input, Packing};
+use super::lines::MAX_LINE;
 use super::records::{Bad, BadRecords};
 use super::unpack::{Caps, Unpacked};
 use crate::error::{Exit, Fault, Result};
@@ -35,7 +36,7 @@ pub(super) fn read_rows(
         let damaged = |error: ParquetError| damaged(&input.path, error.to_string());
         let reader = SerializedFileReader::new(table).map_err(damaged)?;
         let column = column(&input.path, &reader, field)?;
-        let mut row = 0u64;
+        let (mut row, mut bytes) = (0u64, 0u64);
         for group in 0..reader.num_row_groups() {
             let group = reader.get_row_group(group).map_err(damaged)?;
             let chunk = group.metadata().column(column);
@@ -50,6 +51,9 @@ pub(super) fn read_rows(
             let optional = group.metadata().schema_descr().column(column).max_def_level() > 0;
             each_row(values, optional, &mut |value| {
                 row += 1;
+                // A column may name one long text again and again.
+                bytes += value.map_or(0, <[u8]>::len) as u64;
+                caps.check(&input.path, bytes, file_bytes)?;
                 match text_of(value, field)? {
                     Ok(text) => take(text),
                     Err(found) => bad.add(format!("`{}`, row {row}: a bad row", input.path.display()), found),
@@ -93,6 +97,9 @@ fn each_row(
 
 fn text_of(value: Option<&[u8]>, field: &str) -> Result<Result<String, Bad>> {
     let expected = || format!("a text in column `{field}`");
+    if value.is_some_and(|value| value.len() > MAX_LINE) {
+        return Ok(Err(Bad::new(format_args!("a text of more than {} MiB", MAX_LINE >> 20), "a shorter one")));
+    }
     Ok(match value.map(std::str::from_utf8) {
         None => Err(Bad::new("null", expected())),
         Some(Err(error)) => Err(Bad::new(format_args!("bytes that are no text at {}", error.valid_up_to()), "UTF-8")),

@@ -33,6 +33,31 @@ impl Caps {
     pub const DEFAULT: Self = Self { ratio: 200, free_bytes: 16 << 20, bytes: 256 << 30, window_log: 27 };
 }
 
+impl Caps {
+    /// Whether so many bytes may come out of the first `packed` of a file.
+    ///
+    /// # Errors
+    ///
+    /// [`Exit::Data`]: there are too many.
+    pub fn check(&self, path: &Path, bytes: u64, packed: u64) -> Result<()> {
+        let limit = self.ratio.saturating_mul(packed).max(self.free_bytes);
+        let much = |found: String, expected: String| {
+            let fault = Fault::new(Exit::Data, format!("`{}`: too much to unpack", path.display())).found(found);
+            Err(fault.expected(expected).hint("unpack the file yourself if it is what you think it is"))
+        };
+        match bytes {
+            _ if bytes > self.bytes => {
+                much(format!("more than {} bytes", self.bytes), "at most that many from one file".into())
+            }
+            _ if bytes > limit => much(
+                format!("{bytes} bytes from the first {packed}"),
+                format!("at most {} bytes from each", self.ratio),
+            ),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// What was read of the file itself.
 struct Raw {
     hasher: Sha256,
@@ -125,23 +150,7 @@ impl Unpacked {
     }
 
     fn check(&self) -> Result<()> {
-        let packed = self.raw.borrow().bytes;
-        let limit = self.caps.ratio.saturating_mul(packed).max(self.caps.free_bytes);
-        let much = |found: String, expected: String| {
-            let what = format!("`{}`: too much to unpack", self.path.display());
-            let fault = Fault::new(Exit::Data, what).found(found).expected(expected);
-            Err(fault.hint("unpack the file yourself if it is what you think it is"))
-        };
-        match self.bytes {
-            bytes if bytes > self.caps.bytes => {
-                much(format!("more than {} bytes", self.caps.bytes), "at most that many from one file".into())
-            }
-            bytes if bytes > limit => much(
-                format!("{bytes} bytes from the first {packed}"),
-                format!("at most {} bytes from each", self.caps.ratio),
-            ),
-            _ => Ok(()),
-        }
+        self.caps.check(&self.path, self.bytes, self.raw.borrow().bytes)
     }
 
     fn damaged(&self, error: &io::Error) -> Fault {

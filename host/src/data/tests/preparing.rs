@@ -230,6 +230,21 @@ fn the_rows_of_a_table_are_documents() {
 }
 
 #[test]
+fn a_table_that_unpacks_to_too_much_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.parquet");
+    let long = "a".repeat(1 << 20);
+    parquet(&path, &[Some(long.as_str()); 20]);
+    assert!(fs::metadata(&path).unwrap().len() < 1 << 16);
+    let fault = count(&path).unwrap_err();
+    let line = fault.to_string();
+    assert!(
+        fault.exit == Exit::Data && line.contains("too much to unpack: found 17825792 bytes from the first"),
+        "{line}"
+    );
+}
+
+#[test]
 fn a_damaged_table_is_refused_or_read_and_never_worse() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.parquet");
