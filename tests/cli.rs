@@ -2,7 +2,7 @@
 
 use crate::built::{plugin, source_tree};
 use crate::corpus::Run;
-use crate::program::{filtered, gauntlet};
+use crate::program::{filtered, gauntlet, program, without_own};
 use insta::assert_snapshot;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -47,6 +47,28 @@ fn the_version_names_commit_abi_and_libtorch() {
         version.ends_with(&format!("plugin ABI {}, libtorch 2.13.0)\n", gauntlet_plugin_abi::VERSION)),
         "{version}"
     );
+}
+
+/// `gauntlet ... | head` is no bug, and a full disk is said.
+#[test]
+fn a_reader_that_has_seen_enough_is_no_error() {
+    let config = source_tree().join("configs/adam.toml");
+    let into = |output: std::process::Stdio, args: &[&str]| {
+        let mut command = program();
+        let ended = without_own(&mut command).args(args).stdout(output).output().unwrap();
+        (ended.status.code(), String::from_utf8(ended.stderr).unwrap())
+    };
+    let inspect = ["plugins", "inspect", plugin("adam").to_str().unwrap()];
+    let show = ["config", "show", "--config", config.to_str().unwrap()];
+    for (args, seen) in [(&inspect[..], 141), (&show[..], 0)] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        assert_eq!(into(writer.into(), args), (Some(seen), String::new()), "{args:?}");
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let (code, said) = into(full.into(), args);
+        assert!(code == Some(74) && said.starts_with("error: cannot write"), "{args:?}: {said}");
+        assert!(said.contains("no space left on device"), "{said}");
+    }
 }
 
 #[test]

@@ -220,7 +220,8 @@ fn one_that_is_like_another_takes_its_chosen_settings_or_none() {
     assert!(count("adam-trial-") >= 2 && count("late-trial-") == 2, "{names:?}");
     assert_eq!((count("adam-final-"), count("late-final-s2-"), count("late-final-")), (0, 1, 1), "{names:?}");
     let contenders = comparison.json()["contenders"].clone();
-    assert_eq!(contenders[2]["settings"]["optimizer.config.lr"], contenders[1]["settings"]["optimizer.config.lr"]);
+    let lr = |at: usize| contenders[at]["settings"]["optimizer.config.lr"].as_f64().unwrap();
+    assert_eq!(lr(2), lr(1));
     assert!(contenders[2]["settings"]["optimizer.config.betas"].is_array());
 }
 
@@ -319,32 +320,40 @@ fn a_capsule_is_made_again_and_a_changed_one_is_found_out() {
     comparison.compare(&[]).succeeded();
     let capsule = comparison.path().join("capsule");
     fs::rename(comparison.path().join("out/capsule"), &capsule).unwrap();
-    let verified = gauntlet(comparison.path(), &["compare", "--verify", "capsule"]).succeeded();
-    assert_eq!(verified, "4 runs made again, 4 of them to the bit\n");
-    let results = fs::read_dir(capsule.join("results")).unwrap().flatten().map(|entry| entry.path());
-    let one = results.into_iter().find(|path| path.display().to_string().contains("adam-final-s1")).unwrap();
-    let mut result: Value = serde_json::from_slice(&fs::read(&one).unwrap()).unwrap();
-    for at in result["validation"].as_array_mut().unwrap() {
-        at["loss"] = (at["loss"].as_f64().unwrap() + 0.5).into();
-    }
-    result["fine"] = serde_json::json!({});
-    fs::write(&one, result.to_string()).unwrap();
-    let ended = gauntlet(comparison.path(), &["compare", "--verify", "capsule"]);
+    let verify =
+        |capsule: &str, work: &str| gauntlet(comparison.path(), &["compare", "--verify", capsule, "--work", work]);
+    let results = comparison.path().join("again/results");
+    assert_eq!(verify("capsule", "again").succeeded(), "4 runs made again, 4 of them to the bit\n");
+    let before = modified(&results);
+    assert_eq!(verify("capsule", "again").succeeded(), "4 runs made again, 4 of them to the bit\n");
+    assert!(modified(&results) > before, "they are made again, not looked up");
+    let elsewhere = verify("capsule", "out");
+    let line =
+        "`out`: not a folder of a verification: expected a new or an empty one; hint: name another with `--work DIR`";
+    assert_eq!((elsewhere.code, elsewhere.errors()), (2, vec![line]));
+    // A result that is not the one of its ratios, and a comparison that was made of it.
+    let changed = |results: &Path| {
+        let mut all = fs::read_dir(results).unwrap().flatten().map(|entry| entry.path());
+        let one = all.find(|path| path.display().to_string().contains("adam-final-s1")).unwrap();
+        let mut result: Value = serde_json::from_slice(&fs::read(&one).unwrap()).unwrap();
+        for at in result["validation"].as_array_mut().unwrap() {
+            at["loss"] = (at["loss"].as_f64().unwrap() + 0.5).into();
+        }
+        result["fine"] = serde_json::json!({});
+        fs::write(&one, result.to_string()).unwrap();
+    };
+    changed(&capsule.join("results"));
+    let ended = verify("capsule", "third");
     assert!(ended.code == 65 && ended.errors()[0].contains("is not that of the capsule's results"), "{}", ended.stderr);
-    // Without ratios that tell, the run itself does; and it is made again, not looked up from the verification before.
-    let summary = capsule.join("comparison.json");
-    let mut without: Value = serde_json::from_slice(&fs::read(&summary).unwrap()).unwrap();
-    without["ratios"] = serde_json::json!([]);
-    fs::write(&summary, without.to_string()).unwrap();
-    let before = modified(&comparison.path().join("verify/results"));
-    let ended = gauntlet(comparison.path(), &["compare", "--verify", "capsule"]);
+    changed(&comparison.path().join("out/results"));
+    comparison.compare(&["--report"]).succeeded();
+    let ended = verify("out/capsule", "fourth");
     assert_eq!((ended.code, ended.errors().len()), (3, 1), "{}", ended.stderr);
-    assert!(modified(&comparison.path().join("verify/results")) > before);
     let hashes = fs::read_to_string(capsule.join("hashes.json")).unwrap();
     let data: Value = serde_json::from_str(&hashes).unwrap();
     fs::write(capsule.join("hashes.json"), hashes.replace(data["data"].as_str().unwrap(), "00")).unwrap();
-    let ended = gauntlet(comparison.path(), &["compare", "--verify", "capsule"]);
-    assert_eq!(ended.code, 65, "{}", ended.stderr);
+    let ended = verify("capsule", "fifth");
+    assert!(ended.code == 65 && ended.errors()[0].contains("data are not those of the capsule"), "{}", ended.stderr);
 }
 
 fn modified(path: &Path) -> std::time::SystemTime {

@@ -1,7 +1,7 @@
 //! `gauntlet compare` and `gauntlet sweep`.
 
-use super::Faults;
-use crate::compare::{self, Compared, Options};
+use super::{Faults, print};
+use crate::compare::{self, Options};
 use crate::error::{Exit, Fault, printable};
 use crate::sinks::say;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -15,7 +15,8 @@ pub struct Args {
     /// A comparison file (docs/compare.md); with `--verify` the folder of a capsule.
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Run only these contenders; the others are reported as far as they are there.
+    /// Run only these contenders, and the trials of those that they are like; the others are reported as far as they are
+    /// there.
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
     /// Make only runs with these seeds, of those that count.
@@ -52,12 +53,15 @@ pub fn run(args: &Args) -> Result<u8, Faults> {
         let beside = args.file.parent().unwrap_or(Path::new("")).join("verify");
         let work = args.work.clone().unwrap_or(beside);
         let verified = compare::verify(&args.file, &work, stop)?;
-        verified.iter().for_each(|line| println!("{line}"));
+        print(&verified.iter().map(|line| format!("{line}\n")).collect::<String>())?;
         return Ok(if verified.is_some() { 0 } else { unfinished() });
     }
     let Args { only, seed, batch_size, report, .. } = args.clone();
     let options = Options { only, seeds: seed, batch_sizes: batch_size, report_only: report, tune_only: false };
-    Ok(shown(&compare::compare(&args.file, &options, stop)?))
+    let compared = compare::compare(&args.file, &options, stop)?;
+    let page = printable(&compared.page.display().to_string());
+    print(&format!("{}\nwrote {page}\n", compared.text()))?;
+    Ok(if compared.unfinished { unfinished() } else { 0 })
 }
 
 /// Chooses the settings of one contender.
@@ -74,12 +78,6 @@ pub fn sweep(args: &SweepArgs) -> Result<u8, Faults> {
     };
     let compared = compare::sweep(&args.file, &name, stop()?)?;
     Ok(if compared.unfinished { unfinished() } else { 0 })
-}
-
-fn shown(compared: &Compared) -> u8 {
-    print!("{}", compared.text());
-    println!("\nwrote {}", printable(&compared.page.display().to_string()));
-    if compared.unfinished { unfinished() } else { 0 }
 }
 
 fn unfinished() -> u8 {

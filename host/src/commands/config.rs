@@ -1,14 +1,13 @@
 //! `gauntlet config`.
 
-use super::Faults;
+use super::{Faults, print};
 use crate::config::check::validate;
 use crate::config::{self, Config, Loaded, Origins};
-use crate::error::{Exit, Fault, Result};
+use crate::error::{Exit, Result};
 use crate::model::{ModelConfig, ModelSection};
 use crate::run;
 use serde_json::{Map, Value};
-use std::io::{ErrorKind, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
@@ -65,15 +64,7 @@ pub fn run(command: Command) -> Result<(), Faults> {
         },
         Command::Schema => format!("{:#}\n", schema()),
     };
-    print(&text).map_err(|fault| vec![fault])
-}
-
-/// Writes to standard output; a reader that has seen enough is no error.
-fn print(text: &str) -> Result<()> {
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Fault::writing(Path::new("/dev/stdout"), &error)),
-        _ => Ok(()),
-    }
+    print(&text)
 }
 
 /// The configuration with the model's keys written out, as a file or as lines.

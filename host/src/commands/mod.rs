@@ -23,8 +23,10 @@ mod watch;
 use crate::error::{Exit, Fault};
 use crate::sinks::say;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use std::io::{ErrorKind, Write as _};
+use std::path::Path;
 use std::process::ExitCode;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// Errors of a command: at least one.
 type Faults = Vec<Fault>;
@@ -82,7 +84,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::from_arg_matches(&parsed).unwrap_or_else(|error| error.exit());
     install_panic_hook();
     let outcome = std::panic::catch_unwind(|| run(cli.command));
-    match outcome.unwrap_or_else(|_| Err(vec![bug()])) {
+    match outcome.unwrap_or_else(|_| after_panic()) {
         Ok(code) => ExitCode::from(code),
         Err(faults) => {
             faults.iter().for_each(|fault| print_fault(fault, cli.verbose));
@@ -133,18 +135,43 @@ fn version() -> &'static str {
     })
 }
 
-static PANIC: OnceLock<String> = OnceLock::new();
+/// Writes to standard output; a reader that has seen enough is no error, and changes no exit code.
+fn print(text: &str) -> Result<(), Faults> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(vec![Fault::writing(Path::new("/dev/stdout"), &error)])
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The last panic's message.
+static PANIC: Mutex<Option<String>> = Mutex::new(None);
+/// The exit code of what a closed pipe ends, as shells know it: 128 and SIGPIPE.
+const PIPE_CLOSED: u8 = 141;
 
 /// Keeps what a panic said for the one line that a user sees.
 fn install_panic_hook() {
     std::panic::set_hook(Box::new(|info| {
         let text = info.payload_as_str().unwrap_or("a value that is not text");
         let place = info.location().map(|at| format!(" at {}:{}", at.file(), at.line())).unwrap_or_default();
-        let _ = PANIC.set(format!("{}{place}", text.lines().next().unwrap_or_default()));
+        let said = format!("{}{place}", text.lines().next().unwrap_or_default());
+        *PANIC.lock().unwrap_or_else(PoisonError::into_inner) = Some(said);
     }));
 }
 
-fn bug() -> Fault {
-    let what = PANIC.get().map_or("no message", String::as_str);
-    Fault::new(Exit::Internal, format!("a bug in gauntlet: {what}")).hint("please report it with the command you ran")
+/// What a panic means. The one of `println!` is no bug: whoever read the output has seen enough, or it cannot be written.
+fn after_panic() -> Result<u8, Faults> {
+    let what = PANIC.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_else(|| "no message".into());
+    match what.strip_prefix("failed printing to stdout: ") {
+        Some(why) if why.starts_with("Broken pipe") => Ok(PIPE_CLOSED),
+        Some(why) => {
+            let why = why.split(" (os error").next().unwrap_or(why).to_lowercase();
+            Err(vec![Fault::new(Exit::Write, format!("cannot write to standard output: {why}"))])
+        }
+        None => {
+            let fault = Fault::new(Exit::Internal, format!("a bug in gauntlet: {what}"));
+            Err(vec![fault.hint("please report it with the command you ran")])
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use super::file::Comparison;
 use super::plan::{Plan, Spec, Stage, for_worker};
 use super::result::{End, MadeWith, Measure, RunResult};
-use super::statistics::first_crossing;
+use super::statistics::{Ratio, first_crossing};
 use super::summary::{Found, Summary, Versus};
 use super::worker::{Job, Outcome, Workers};
 use crate::durable;
@@ -20,8 +20,10 @@ use std::sync::atomic::AtomicBool;
 const FOLDER: &str = "capsule";
 /// Its file of hashes.
 const HASHES: &str = "hashes.json";
-/// A file in the folder of a verification that came to its end.
-const WHOLE: &str = "verified";
+/// A file in the folder of a verification, which says how far that came.
+const MARK: &str = "verification";
+const BEGUN: &[u8] = b"begun\n";
+const WHOLE: &[u8] = b"whole\n";
 /// Nats by which the last loss of a run that missed its target may be another one.
 const MISSED_BY: f64 = 0.02;
 
@@ -71,7 +73,10 @@ pub fn write(plan: &Plan, file: &Path, found: &[Found]) -> Result<()> {
             copy(&log, &folder.join("logs").join(format!("{name}.log")))?;
         }
         let MadeWith { plugin, plugin_sha256, .. } = run.made_with.clone();
-        hashes.plugins.entry(plugin).or_default().insert(plugin_sha256);
+        // One that failed before its record began names none.
+        if !plugin.is_empty() {
+            hashes.plugins.entry(plugin).or_default().insert(plugin_sha256);
+        }
         hashes.seeds.push(run.seed);
         hashes.made_by.push(format!("{} {}", run.made_with.gauntlet, run.made_with.commit));
     }
@@ -117,55 +122,96 @@ fn spec_of(plan: &Plan, run: &RunResult) -> Option<Spec> {
 ///
 /// # Errors
 ///
-/// A capsule that is not whole, other data ([`Exit::Data`]), what keeps any run from being made;
-/// [`Exit::NotHeld`] where a run comes out otherwise.
+/// A folder that is not of a verification ([`Exit::Usage`]); a capsule that is not whole, other data ([`Exit::Data`]); what
+/// keeps any run from being made; [`Exit::NotHeld`] where a run comes out otherwise.
 pub fn verify(capsule: &Path, work: &Path, stop: Arc<AtomicBool>) -> Result<Option<String>, Vec<Fault>> {
     let one = |fault: Fault| vec![fault];
     let file = capsule.join("comparison.toml");
     let mut comparison = Comparison::read(&file)?;
     comparison.dir = work.to_owned();
     let plan = Plan::new(comparison, &file)?;
-    let hashes: Hashes = json(&capsule.join(HASHES)).map_err(one)?;
-    for (what, now, then) in
-        [("training", &plan.data, &hashes.data), ("validation", &plan.validation, &hashes.validation)]
-    {
-        if now != then {
-            let fault = Fault::new(Exit::Data, format!("the {what} data are not those of the capsule"));
-            return Err(one(fault.found(now).expected(then)));
-        }
-    }
+    same_data(&plan, &json(&capsule.join(HASHES)).map_err(one)?).map_err(one)?;
     let before = results(&capsule.join("results")).map_err(one)?;
     let summary: Summary = json(&capsule.join("comparison.json")).map_err(one)?;
     same_ratios(&plan, &summary, &before).map_err(one)?;
-    let whole = work.join(WHOLE);
-    if whole.exists() {
-        fs::remove_dir_all(work).map_err(|error| one(Fault::writing(work, &error)))?;
-    }
-    let mut jobs = vec![];
-    for run in before {
-        jobs.push((job(&plan, &run).map_err(one)?, run));
-    }
-    let workers = Workers::new(&plan, stop);
-    let only: Vec<Job> = jobs.iter().map(|(job, _)| job.clone()).collect();
-    let outcomes = workers.run(&plan, &only).map_err(one)?;
+    let jobs = before.iter().map(|run| job(&plan, run)).collect::<Result<Vec<Job>>>().map_err(one)?;
+    begin(work).map_err(one)?;
+    let outcomes = Workers::new(&plan, stop).run(&plan, &jobs).map_err(one)?;
     let (mut bits, mut faults) = (0, vec![]);
-    for ((job, before), outcome) in jobs.iter().zip(outcomes) {
+    for ((job, before), outcome) in jobs.iter().zip(&before).zip(outcomes) {
         let Outcome::Done(now) = outcome else { return Ok(None) };
-        let (was, is) = (&before.made_with.plugin_sha256, &now.made_with.plugin_sha256);
-        if was != is {
-            say(&format!("{}: made by another file of its plugin, sha256 {is} and not {was}", job.spec.name()));
-        }
-        match differs(before, &now, &summary.targets) {
-            None if same_bits(before, &now) => bits += 1,
-            None => say(&format!("{}: not to the bit, but with the same crossings", job.spec.name())),
-            Some(what) => faults.push(Fault::new(Exit::NotHeld, format!("{}: {what}", job.spec.name()))),
+        match judge(&job.spec.name(), before, &now, &summary.targets) {
+            Ok(same) => bits += usize::from(same),
+            Err(fault) => faults.push(fault),
         }
     }
-    durable::replace(&whole, b"").map_err(one)?;
+    durable::replace(&work.join(MARK), WHOLE).map_err(one)?;
     match faults.is_empty() {
         true => Ok(Some(format!("{} runs made again, {bits} of them to the bit", jobs.len()))),
         false => Err(faults),
     }
+}
+
+/// Whether a run came out as before, to the bit or nearly.
+///
+/// # Errors
+///
+/// [`Exit::NotHeld`]: it did not.
+fn judge(name: &str, before: &RunResult, now: &RunResult, targets: &[f64]) -> Result<bool> {
+    let (was, is) = (&before.made_with.plugin_sha256, &now.made_with.plugin_sha256);
+    if was != is {
+        say(&format!("{name}: made by another file of its plugin, sha256 {is} and not {was}"));
+    }
+    if let Some(what) = differs(before, now, targets) {
+        return Err(Fault::new(Exit::NotHeld, format!("{name}: {what}")));
+    }
+    let same = same_bits(before, now);
+    if !same {
+        say(&format!("{name}: not to the bit, but with the same crossings"));
+    }
+    Ok(same)
+}
+
+/// Makes a folder ready for a verification: a new one, one that was interrupted, or one that came to its end, whose runs are
+/// removed.
+///
+/// # Errors
+///
+/// [`Exit::Usage`]: it holds something else.
+fn begin(work: &Path) -> Result<()> {
+    let failed = |error| Fault::writing(work, &error);
+    fs::create_dir_all(work).map_err(failed)?;
+    let mark = work.join(MARK);
+    match fs::read(&mark) {
+        Ok(said) if said == WHOLE => {
+            for part in ["runs", "results", "configs", "logs"].map(|part| work.join(part)) {
+                if part.exists() {
+                    fs::remove_dir_all(&part).map_err(failed)?;
+                }
+            }
+        }
+        Ok(_) => return Ok(()),
+        Err(_) if fs::read_dir(work).map_err(failed)?.next().is_some() => {
+            let fault = Fault::new(Exit::Usage, format!("`{}`: not a folder of a verification", work.display()));
+            return Err(fault.expected("a new or an empty one").hint("name another with `--work DIR`"));
+        }
+        Err(_) => {}
+    }
+    durable::replace(&mark, BEGUN)
+}
+
+/// Checks that data are those of a capsule.
+///
+/// # Errors
+///
+/// [`Exit::Data`]: they are not.
+fn same_data(plan: &Plan, hashes: &Hashes) -> Result<()> {
+    let both = [("training", &plan.data, &hashes.data), ("validation", &plan.validation, &hashes.validation)];
+    let other = both.into_iter().find(|(_, now, then)| now != then);
+    other.map_or(Ok(()), |(what, now, then)| {
+        let fault = Fault::new(Exit::Data, format!("the {what} data are not those of the capsule"));
+        Err(fault.found(now).expected(then))
+    })
 }
 
 /// Checks that the ratios of a capsule are those of its results.
@@ -177,26 +223,28 @@ fn same_ratios(plan: &Plan, summary: &Summary, results: &[RunResult]) -> Result<
     let of = |name: &String| results.iter().filter(|run| run.contender == *name).cloned().collect();
     let found = plan.comparison.contender.iter().map(|one| Found { runs: of(&one.name), ..Found::default() });
     let now = Summary::of(plan, &found.collect::<Vec<_>>());
-    let means = |versus: &Versus| -> Vec<(Measure, Option<f64>)> {
-        versus.by.iter().map(|(measure, ratio)| (*measure, ratio.ratio.map(|mean| mean.mean))).collect()
-    };
-    let same = |a: &Versus, b: &Versus| {
-        let (a, b) = (means(a), means(b));
-        let close = |a: f64, b: f64| (a - b).abs() <= 1e-9 * a.abs();
-        let equal = |(a, b): (&(Measure, Option<f64>), &(Measure, Option<f64>))| {
-            a.0 == b.0 && a.1.is_some() == b.1.is_some() && a.1.zip(b.1).is_none_or(|(a, b)| close(a, b))
-        };
-        a.len() == b.len() && a.iter().zip(&b).all(equal)
-    };
-    let of_two =
-        |a: &Versus, b: &Versus| (&a.contender, &a.baseline) == (&b.contender, &b.baseline) && a.target == b.target;
-    let changed = |versus: &&Versus| !now.ratios.iter().any(|now| of_two(now, versus) && same(now, versus));
-    summary.ratios.iter().find(changed).map_or(Ok(()), |versus| {
-        let Versus { contender, baseline, target, .. } = versus;
-        let what =
-            format!("the ratio of `{baseline}` over `{contender}` at {target} is not that of the capsule's results");
+    let key = |versus: &Versus| (versus.contender.clone(), versus.baseline.clone(), versus.target.to_bits());
+    let by_key = |ratios: &[Versus]| ratios.iter().map(|one| (key(one), one.by.clone())).collect::<BTreeMap<_, _>>();
+    let (then, now) = (by_key(&summary.ratios), by_key(&now.ratios));
+    let changed = now.iter().find(|(key, now)| then.get(*key).is_none_or(|then| !about_equal(then, now)));
+    let unknown = then.iter().find(|(key, _)| !now.contains_key(*key));
+    changed.or(unknown).map_or(Ok(()), |((contender, baseline, _), _)| {
+        let what = format!("the ratio of `{baseline}` over `{contender}` is not that of the capsule's results");
         Err(Fault::new(Exit::Data, what).hint("one of `comparison.json` and `results` was changed"))
     })
+}
+
+/// Equal but for the order in which numbers were added.
+fn about_equal(a: &BTreeMap<Measure, Ratio>, b: &BTreeMap<Measure, Ratio>) -> bool {
+    let numbers = |ratio: &Ratio| {
+        let mean =
+            ratio.ratio.map(|mean| [mean.mean, mean.n as f64].into_iter().chain(mean.interval.into_iter().flatten()));
+        let counts = [ratio.never as f64, ratio.missed as f64];
+        mean.into_iter().flatten().chain(ratio.at_least.clone()).chain(counts).collect::<Vec<f64>>()
+    };
+    let (a, b): (Vec<_>, Vec<_>) = (a.values().map(numbers).collect(), b.values().map(numbers).collect());
+    let close = |(a, b): (&f64, &f64)| (a - b).abs() <= 1e-9 * a.abs().max(1.0);
+    a.len() == b.len() && a.iter().zip(&b).all(|(a, b)| a.len() == b.len() && a.iter().zip(b).all(close))
 }
 
 /// A run to be made again, to its old limit.

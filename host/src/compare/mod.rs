@@ -126,7 +126,21 @@ fn refuse_unknown(plan: &Plan, options: &Options) -> Result<()> {
     if let Some(unknown) = options.batch_sizes.iter().find(|size| !sizes.contains(*size)) {
         return Err(Fault::new(Exit::Usage, format!("`--batch-size {unknown}`: no run has it")).expected(words(&sizes)));
     }
-    Ok(())
+    let runs = |contender: &Contender| {
+        plan.seeds(contender).iter().any(|seed| among(&options.seeds, seed))
+            && plan.batch_sizes(contender).iter().any(|size| among(&options.batch_sizes, size))
+    };
+    match contenders.iter().filter(|contender| among(&options.only, &contender.name)).any(runs) {
+        true => Ok(()),
+        false => {
+            Err(Fault::new(Exit::Usage, "`--only`, `--seed` and `--batch-size` together: no run is of all of them"))
+        }
+    }
+}
+
+/// Whether one was asked for; an empty list asks for all.
+fn among<T: PartialEq>(asked: &[T], one: &T) -> bool {
+    asked.is_empty() || asked.contains(one)
 }
 
 /// What was found of each contender by now. One that is like another waits here for that one's settings.
@@ -217,8 +231,10 @@ impl Step<'_> {
         }
         for job in &jobs {
             match RunResult::read(&self.plan.comparison.results(), &job.spec)? {
-                Some(result) => found.runs.push(result),
-                None => found.missing.push(job.spec.name()),
+                Some(result) if result.suffices(job.limit, job.last_target()) => {
+                    found.runs.push(result.up_to(job.limit));
+                }
+                _ => found.missing.push(job.spec.name()),
             }
         }
         Ok((found, whole))
@@ -227,7 +243,7 @@ impl Step<'_> {
     /// Whether its runs are to be made.
     fn runs(&self) -> bool {
         let Options { only, report_only, tune_only, .. } = self.options;
-        !report_only && !tune_only && (only.is_empty() || only.contains(&self.contender.name))
+        !report_only && !tune_only && among(only, &self.contender.name)
     }
 
     /// Whether its settings are to be chosen: its own runs, or those of one that is like it, need them.
@@ -240,9 +256,7 @@ impl Step<'_> {
 
     /// Whether this call was asked to make a run.
     fn is_asked(&self, spec: &Spec) -> bool {
-        let Options { seeds, batch_sizes, .. } = self.options;
-        let among = |of: &[u64], one: u64| of.is_empty() || of.contains(&one);
-        among(seeds, spec.seed) && among(batch_sizes, spec.batch_size)
+        among(&self.options.seeds, &spec.seed) && among(&self.options.batch_sizes, &spec.batch_size)
     }
 
     /// How its settings were chosen, and they; `None` where they are not.

@@ -1,7 +1,8 @@
 //! What has to hold before a ratio between optimizers says something.
 
 use super::statistics::Mean;
-use super::summary::{Precondition, Reached, Standing, Summary};
+use super::summary::{Precondition, Standing, Standings, Summary};
+use super::tuning::Tuned;
 
 /// Steps at half the batch may exceed those at the batch by at most this share where more batch is of no use.
 const PAST_CRITICAL: f64 = 0.15;
@@ -15,68 +16,106 @@ pub fn of(summary: &Summary) -> Vec<Precondition> {
     let baselines = summary.contenders.iter().filter(|standing| standing.baseline);
     let mut all: Vec<Precondition> = baselines.map(|baseline| past_critical(summary, baseline)).collect();
     let searching = summary.contenders.iter().filter(|standing| !standing.baseline);
-    all.extend(searching.clone().filter_map(|contender| equal_at_small_batch(summary, contender)));
-    all.extend(summary.contenders.iter().filter_map(not_at_edge));
+    all.extend(searching.map(|contender| equal_at_small_batch(summary, contender)));
+    all.extend(summary.contenders.iter().map(|contender| not_at_edge(summary, contender)));
     all.extend(summary.contenders.iter().filter_map(|contender| search_within_grid(summary, contender)));
     all
 }
 
-/// The mean of a contender's steps to the main target at a batch size, where all of its runs reached it.
-fn steps(summary: &Summary, standing: &Standing, batch_size: u64) -> Option<f64> {
-    let at = standing.at(batch_size, summary.target_loss)?;
-    at.steps.filter(|_| at.missed == 0).map(|steps| steps.mean)
+/// Steps of two standings in the mean over the seeds that both have.
+#[derive(Clone, Copy)]
+enum Both {
+    /// The two means, and how many seeds.
+    Known(f64, f64, usize),
+    /// A run of them missed the target.
+    Missed,
+    /// They have no seed in common.
+    NotRun,
+}
+
+impl Both {
+    fn of(a: Option<&Standings>, b: Option<&Standings>) -> Self {
+        let (a, b) = (a.map_or(&[][..], |a| &a.runs), b.map_or(&[][..], |b| &b.runs));
+        let of_seed = |seed: u64| b.iter().find(|run| run.seed == seed);
+        let pairs = a.iter().filter_map(|run| Some((run, of_seed(run.seed)?)));
+        let steps: Option<Vec<(f64, f64)>> = pairs.map(|(a, b)| Some((a.crossing?.at, b.crossing?.at))).collect();
+        let Some(steps) = steps else { return Self::Missed };
+        let (a, b): (Vec<f64>, Vec<f64>) = steps.into_iter().unzip();
+        match Mean::of(&a).zip(Mean::of(&b)) {
+            Some((a, b)) => Self::Known(a.mean, b.mean, a.n),
+            None => Self::NotRun,
+        }
+    }
+
+    /// How many times the first mean the second is; infinite where one is not known.
+    fn times(self) -> f64 {
+        match self {
+            Self::Known(a, b, _) => b / a,
+            Self::Missed | Self::NotRun => f64::INFINITY,
+        }
+    }
+
+    /// Whether the second is at least `least` times the first, where both are known.
+    fn is_at_least(self, least: f64) -> Option<bool> {
+        matches!(self, Self::Known(..)).then(|| self.times() >= least)
+    }
+
+    fn found(self) -> String {
+        match self {
+            Self::Known(a, b, seeds) => format!("{a:.1} steps against {b:.1}, seeds at both: {seeds}"),
+            Self::Missed => "the target was missed".into(),
+            Self::NotRun => "not run".into(),
+        }
+    }
 }
 
 /// A baseline's batch is above its critical one, by the seeds that were run at half the batch too.
 fn past_critical(summary: &Summary, baseline: &Standing) -> Precondition {
-    let at = |batch_size| baseline.at(batch_size, summary.target_loss).map_or(&[][..], |at| &at.runs);
-    let whole = |seed: u64| at(summary.batch_size).iter().find(|run| run.seed == seed);
-    let pairs: Vec<(&Reached, &Reached)> =
-        at(summary.batch_size / 2).iter().filter_map(|half| Some((half, whole(half.seed)?))).collect();
-    // A run that missed its target leaves the mean unknown.
-    let steps: Option<Vec<(f64, f64)>> =
-        pairs.iter().map(|(half, whole)| Some((half.crossing?.at, whole.crossing?.at))).collect();
-    let missed = steps.is_none();
-    let (half, whole): (Vec<f64>, Vec<f64>) = steps.unwrap_or_default().into_iter().unzip();
-    let both = Mean::of(&half).zip(Mean::of(&whole));
-    let found = |(half, whole): (Mean, Mean)| {
-        format!("{:.1} steps against {:.1}, {} of the same seeds", half.mean, whole.mean, half.n)
-    };
+    let at = |batch_size| baseline.at(batch_size, summary.target_loss);
+    let both = Both::of(at(summary.batch_size / 2), at(summary.batch_size));
     Precondition {
         of: baseline.name.clone(),
         what: format!("`{}`: half the batch costs at most 15 % more steps", baseline.name),
-        holds: both.map(|(half, whole)| half.mean <= (1.0 + PAST_CRITICAL) * whole.mean),
-        found: both.map_or_else(|| if missed { "the target was missed" } else { "not run" }.to_owned(), found),
+        holds: both.is_at_least(1.0 / (1.0 + PAST_CRITICAL)),
+        found: both.found(),
     }
 }
 
 /// At the smallest batch that it is to run at, a contender is no more than 1.2 times as fast as the best baseline.
-fn equal_at_small_batch(summary: &Summary, contender: &Standing) -> Option<Precondition> {
-    let small = contender.batch_sizes.iter().copied().min().filter(|small| *small < summary.batch_size)?;
+fn equal_at_small_batch(summary: &Summary, contender: &Standing) -> Precondition {
+    let small = contender.batch_sizes.iter().copied().min().filter(|small| *small < summary.batch_size);
+    let at = |standing: &'_ Standing| small.and_then(|small| standing.at(small, summary.target_loss).cloned());
+    let own = at(contender);
     let baselines = summary.contenders.iter().filter(|standing| standing.baseline);
-    let best = baselines.filter_map(|baseline| steps(summary, baseline, small)).reduce(f64::min);
-    let both = best.zip(steps(summary, contender, small));
-    let missed = contender.at(small, summary.target_loss).is_some_and(|at| at.missed > 0);
-    let found = |(best, own)| format!("{own:.1} steps against {best:.1}");
-    Some(Precondition {
+    let pairs = baselines.map(|baseline| Both::of(own.as_ref(), at(baseline).as_ref()));
+    let best = pairs.min_by(|a, b| a.times().total_cmp(&b.times())).unwrap_or(Both::NotRun);
+    Precondition {
         of: contender.name.clone(),
-        what: format!("`{}` at a batch of {small} is within 1.2 times of the best baseline", contender.name),
-        holds: both.map(|(best, own)| best <= ABOUT_EQUAL * own),
-        found: both.map_or_else(|| if missed { "the target was missed" } else { "not run" }.to_owned(), found),
-    })
+        what: format!("`{}`: at a small batch within 1.2 times of the best baseline", contender.name),
+        holds: best.is_at_least(ABOUT_EQUAL).map(|is_faster| !is_faster),
+        found: small.map_or("no smaller batch".into(), |small| format!("at {small} sequences {}", best.found())),
+    }
 }
 
-/// No best value lies at the edge of its list.
-fn not_at_edge(standing: &Standing) -> Option<Precondition> {
-    let tuning = standing.tuning.as_ref()?;
-    let no_order: String = tuning.no_order.iter().map(|key| format!("; without an order: {key}")).collect();
-    let at_edge = if tuning.at_edge.is_empty() { "none".to_owned() } else { tuning.at_edge.join(", ") };
-    Some(Precondition {
+/// No best value lies at the edge of its list, nor one that was chosen for a contender that it is like.
+fn not_at_edge(summary: &Summary, standing: &Standing) -> Precondition {
+    let mut lineage = vec![standing];
+    while let Some(parent) = lineage.last().and_then(|one| summary.contender(one.like.as_ref()?)) {
+        lineage.push(parent);
+    }
+    let tunings: Vec<&Tuned> = lineage.iter().filter_map(|one| one.tuning.as_ref()).collect();
+    let at_edge: Vec<&str> = tunings.iter().flat_map(|one| &one.at_edge).map(String::as_str).collect();
+    let no_order: Vec<&str> = tunings.iter().flat_map(|one| &one.no_order).map(String::as_str).collect();
+    let mut found = if at_edge.is_empty() { "none".to_owned() } else { at_edge.join(", ") };
+    if !no_order.is_empty() {
+        found += &format!("; without an order: {}", no_order.join(", "));
+    }
+    Precondition {
         of: standing.name.clone(),
         what: format!("`{}`: no chosen value lies at the edge of its grid", standing.name),
-        holds: Some(tuning.at_edge.is_empty()),
-        found: at_edge + &no_order,
-    })
+        holds: (!tunings.is_empty()).then_some(at_edge.is_empty()),
+        found: if tunings.is_empty() { "not tuned".into() } else { found },
+    }
 }
 
 /// The line search seldom wants to go below its grid.

@@ -264,7 +264,10 @@ impl RunResult {
     /// as one that did not.
     pub fn up_to(mut self, limit: f64) -> Self {
         let within = 1 + self.validation.iter().take_while(|at| at.gradient_equivalents < limit).count();
-        if within < self.validation.len() {
+        let went_on = within < self.validation.len();
+        // What comes after the limit is not heard, a failure without another loss neither.
+        let failed_later = within == self.validation.len() && matches!(self.end, End::Diverged | End::Failed);
+        if went_on || failed_later {
             self.validation.truncate(within);
             self.fine.retain(|step, _| self.validation.last().is_some_and(|last| *step <= last.step));
             (self.end, self.error) = (End::Limit, None);

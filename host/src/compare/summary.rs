@@ -50,6 +50,8 @@ pub struct Standing {
     pub about: String,
     /// Whether others are measured against it.
     pub baseline: bool,
+    /// The contender that it is like.
+    pub like: Option<String>,
     /// Its plugin with the SHA-256 of its file, as its runs said; several where it was built again between them.
     pub plugins: Vec<(String, String)>,
     /// The batch sizes that it is to run at.
@@ -184,7 +186,7 @@ pub struct Found {
 }
 
 /// Version of `comparison.json`.
-const FORMAT: u64 = 1;
+const FORMAT: u64 = 2;
 
 impl Summary {
     /// Of what there is, in the order of the comparison's contenders.
@@ -261,11 +263,12 @@ impl Summary {
     /// Whether all that a comparison of two rests on holds.
     fn rests(&self, contender: &Standing, baseline: &Standing) -> Option<bool> {
         let of_both = self.preconditions.iter().filter(|one| [&contender.name, &baseline.name].contains(&&one.of));
-        of_both.map(|one| one.holds).fold(Some(true), |all, one| match (all, one) {
-            (Some(false), _) | (_, Some(false)) => Some(false),
-            (None, _) | (_, None) => None,
-            _ => Some(true),
-        })
+        let holds: Vec<Option<bool>> = of_both.map(|one| one.holds).collect();
+        match () {
+            () if holds.contains(&Some(false)) => Some(false),
+            () if holds.is_empty() || holds.contains(&None) => None,
+            () => Some(true),
+        }
     }
 
     /// None where the two have no seed in common.
@@ -324,7 +327,9 @@ impl Standing {
 impl Standings {
     /// Whether the seconds of all its runs are comparable.
     pub fn is_of_one_machine(&self) -> bool {
-        self.runs.iter().all(|run| run.machine() == self.runs[0].machine())
+        // One that failed before its record began names none.
+        let mut machines = self.runs.iter().map(Reached::machine).filter(|(device, _)| !device.is_empty());
+        machines.next().is_none_or(|first| machines.all(|machine| machine == first))
     }
 }
 
@@ -351,6 +356,7 @@ fn standing(plan: &Plan, contender: &Contender, found: &Found) -> Standing {
         name: contender.name.clone(),
         about: contender.about.clone(),
         baseline: contender.baseline,
+        like: contender.like.clone(),
         plugins: plugins.into_iter().filter(|(name, _)| !name.is_empty()).collect(),
         batch_sizes,
         settings: found.settings.clone(),

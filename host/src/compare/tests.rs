@@ -192,7 +192,9 @@ fn a_run_that_went_on_is_heard_as_it_was_before() {
     // What it came to later is not known here, not even that it failed.
     (far.end, far.error) = (End::Diverged, Some("not finite".into()));
     assert_eq!(far.clone().up_to(10.0).error, None);
-    assert_eq!(far.clone().up_to(42.0), far, "one that ended within is as it is");
+    assert_eq!(far.clone().up_to(43.0), far, "one that ended within is as it is");
+    let at_once = far.clone().up_to(42.0);
+    assert_eq!((at_once.end, at_once.error, at_once.validation.len()), (End::Limit, None, 21), "it failed beyond");
 }
 
 #[test]
@@ -221,6 +223,17 @@ fn a_ratio_is_a_claim_where_what_it_rests_on_holds() {
     };
     // What the contender does at the smaller batch is not known.
     assert_eq!((rests(half(0.0199)), rests(half(0.01))), ((None, true), (Some(false), true)));
+    let baseline = [half(0.0199), vec![run("a", 1, 2, 0.01, 1.0)]].concat();
+    let contender = |small: f64| vec![run("b", 1, 8, 0.1, 1.0), run("b", 1, 2, small, 1.0)];
+    let tuned = |runs: Vec<RunResult>| Found { tuning: Some(Default::default()), ..found(runs) };
+    let plan = plan(&format!("batch_sizes = [8, 4, 2]\n{TWO}"));
+    let rests = |small: f64| {
+        let summary = Summary::of(&plan, &[tuned(baseline.clone()), tuned(contender(small))]);
+        (summary.ratios[0].rests, table::text(&summary).contains("a figure and no claim"))
+    };
+    assert_eq!((rests(0.011), rests(0.02)), ((Some(true), false), (Some(false), true)));
+    let untuned = Summary::of(&plan, &[tuned(baseline.clone()), found(contender(0.011))]);
+    assert_eq!(untuned.ratios[0].rests, None);
 }
 
 #[test]

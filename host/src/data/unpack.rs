@@ -31,9 +31,7 @@ pub(super) struct Caps {
 impl Caps {
     /// 200 to 1 beyond 16 MiB, 256 GiB, a window of 128 MiB.
     pub const DEFAULT: Self = Self { ratio: 200, free_bytes: 16 << 20, bytes: 256 << 30, window_log: 27 };
-}
 
-impl Caps {
     /// Whether so many bytes may come out of the first `packed` of a file.
     ///
     /// # Errors

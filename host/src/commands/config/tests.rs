@@ -3,8 +3,10 @@
 use super::*;
 use crate::config::reference;
 use crate::config::{describe, known_keys};
+use crate::error::Fault;
 use crate::model::PRESETS;
 use serde_json::json;
+use std::path::Path;
 
 const LEAST: &str = "[data]\ntrain = \"shards\"\n[optimizer]\nplugin = \"nowhere-found\"\n[train]\nmax_steps = 10\n";
 

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 use serde_json::Value;
+use tokenizers::PostProcessorWrapper;
 
 use super::super::hash;
 use super::super::sidecar::Tokenizer;
@@ -50,6 +51,8 @@ impl Json {
             // A document is encoded whole, and as it is.
             tokenizer.with_truncation(None)?.with_padding(None);
             tokenizer.set_encode_special_tokens(true);
+            // What a template would add to a text, or leave out of it, is no part of a document.
+            tokenizer.with_post_processor(None::<PostProcessorWrapper>);
             let vocab = tokenizer.get_vocab(true);
             // Whatever the file holds shows itself in a short text, too.
             tokenizer.encode_fast("A text.\n", false)?;
