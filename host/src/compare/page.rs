@@ -98,6 +98,7 @@ fn ratio_curves(summary: &Summary, names: &[&str]) -> Result<String> {
         left,
         x_words: |x| rounded(-x),
         y: "steps, times as many".into(),
+        y_words: rounded,
         top: f64::INFINITY,
         curves,
     };
@@ -123,7 +124,7 @@ fn losses(summary: &Summary, runs: &[Vec<RunResult>], measure: Measure, names: &
     curves.sort_by_key(|curve| curve.stroke == Stroke::Strong);
     let top = first_losses.into_iter().fold(summary.target_loss, f64::max);
     let (x, y) = (measure.words().to_owned(), "validation loss (nats a token)".to_owned());
-    let chart = Chart { size: Size::Half, x, left: 0.0, x_words: rounded, y, top, curves };
+    let chart = Chart { size: Size::Half, x, left: 0.0, x_words: rounded, y, y_words: rounded, top, curves };
     figure_of(names, &chart, &format!("Validation loss by {}. One seed strong, the others pale.", measure.words()))
 }
 
@@ -150,7 +151,8 @@ fn batch_sizes(summary: &Summary, names: &[&str]) -> Result<String> {
         x: "sequences of a batch".into(),
         left: if left.is_finite() { left - 0.1 } else { 0.0 },
         x_words: |x| rounded(x.exp2()),
-        y: "log2 of the steps to the target".into(),
+        y: "steps to the target".into(),
+        y_words: |y| rounded(y.exp2()),
         top: f64::INFINITY,
         curves,
     };
@@ -168,7 +170,8 @@ fn profiles(summary: &Summary, names: &[&str]) -> Result<String> {
     };
     let curves = summary.contenders.iter().enumerate().map(curve).collect();
     let (x, y) = ("tau".to_owned(), "share of targets and seeds".to_owned());
-    let chart = Chart { size: Size::Half, x, left: 1.0, x_words: rounded, y, top: f64::INFINITY, curves };
+    let chart =
+        Chart { size: Size::Half, x, left: 1.0, x_words: rounded, y, y_words: rounded, top: f64::INFINITY, curves };
     figure_of(
         names,
         &chart,

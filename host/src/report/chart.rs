@@ -3,7 +3,6 @@
 //! plotters knows neither classes nor dashes nor the reader's background. It draws in stand-in colours, which are then
 //! replaced by classes; text and axes take the page's colour of text.
 
-use super::numbers::rounded;
 use super::series::Points;
 use crate::error::{Exit, Fault, Result};
 use plotters::coord::Shift;
@@ -77,6 +76,8 @@ pub struct Chart {
     pub x_words: fn(f64) -> String,
     /// Quantity and unit of the vertical axis.
     pub y: String,
+    /// How its numbers are written.
+    pub y_words: fn(f64) -> String,
     /// Losses above this are drawn at the upper edge.
     pub top: f64,
     /// Its curves, later ones over earlier ones.
@@ -127,10 +128,11 @@ impl Chart {
             .build_cartesian_2d(x_range, y_range)
             .map_err(|error| error.to_string())?;
         let x_words = |x: &f64| (self.x_words)(*x);
+        let y_words = |y: &f64| (self.y_words)(*y);
         let mut mesh = chart.configure_mesh();
         mesh.max_light_lines(0).bold_line_style(INK.mix(0.15)).axis_style(INK.mix(0.6));
         mesh.x_labels(7).y_labels(7).label_style(text.clone()).axis_desc_style(text).x_desc(&self.x).y_desc(&self.y);
-        mesh.x_label_formatter(&x_words).y_label_formatter(&|y| rounded(*y));
+        mesh.x_label_formatter(&x_words).y_label_formatter(&y_words);
         mesh.draw().map_err(|error| error.to_string())?;
         for curve in &self.curves {
             let points = || curve.points.iter().map(|&(x, y)| (x, y.min(top)));

@@ -102,7 +102,7 @@ fn train_figure(runs: &[History], top: f64) -> Result<String> {
         false => "Each step.".to_owned(),
     };
     let (x, y) = ("finished steps".into(), "training loss (nats a token)".into());
-    let chart = Chart { size: Size::Whole, x, left: 0.0, x_words: rounded, y, top, curves };
+    let chart = Chart { size: Size::Whole, x, left: 0.0, x_words: rounded, y, y_words: rounded, top, curves };
     figure(runs, &chart, &format!("Training loss by step. {words}"))
 }
 
@@ -129,7 +129,7 @@ fn validation_figure(runs: &[History], axis: Axis, title: &str, x: String, unit:
     };
     let curves = runs.iter().enumerate().map(curve).collect();
     let y = "validation loss (nats a token)".into();
-    let chart = Chart { size: Size::Half, x, left: 0.0, x_words: rounded, y, top, curves };
+    let chart = Chart { size: Size::Half, x, left: 0.0, x_words: rounded, y, y_words: rounded, top, curves };
     figure(runs, &chart, &format!("Validation loss {title}."))
 }
 

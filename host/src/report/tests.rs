@@ -269,8 +269,16 @@ fn thinned_curves_keep_their_ends_and_extremes() {
 fn a_chart_is_drawn_in_the_pages_colors() {
     let curve = |index, stroke| Curve { index, stroke, points: vec![(0.0, 1.0), (1.0, 2.0)] };
     let curves = vec![curve(0, Stroke::Pale), curve(0, Stroke::Strong), curve(300, Stroke::Strong)];
-    let chart =
-        Chart { size: Size::Half, x: "steps".into(), left: 0.0, x_words: rounded, y: "a < b".into(), top: 1.5, curves };
+    let chart = Chart {
+        size: Size::Half,
+        x: "steps".into(),
+        left: 0.0,
+        x_words: rounded,
+        y: "a < b".into(),
+        y_words: rounded,
+        top: 1.5,
+        curves,
+    };
     let svg = chart.svg("losses & more").unwrap();
     assert!(svg.starts_with("<svg class=\"half\" role=\"img\" aria-label=\"losses &amp; more\" viewBox="), "{svg}");
     assert!(!svg.contains("=\"#"), "a stand-in is left: {svg}");
