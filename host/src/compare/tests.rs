@@ -169,6 +169,18 @@ fn finer_losses_move_the_curve() {
 }
 
 #[test]
+fn shipped_comparisons_are_read_with_their_bases() {
+    let configs = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs");
+    for name in ["compare-mini", "compare-mini-controls", "compare-smoke"] {
+        let path = configs.join(format!("{name}.toml"));
+        let comparison = Comparison::read(&path).unwrap();
+        let (base, _) = file::base(&comparison, &path).unwrap();
+        assert!(base["data"]["train"].is_string(), "{name}");
+        assert!(comparison.contender.iter().any(|contender| contender.baseline), "{name}");
+    }
+}
+
+#[test]
 fn a_result_on_other_validation_data_is_refused() {
     let mut plan = plan(TWO);
     let contender = plan.comparison.contender[0].clone();
