@@ -206,6 +206,35 @@ fn a_plugin_that_crashes_has_failed_and_one_that_is_killed_is_left() {
 }
 
 #[test]
+fn what_the_machine_lacks_is_no_result_and_what_a_configuration_says_wrong_is_one() {
+    let more = "[[contender]]\nname = 'elsewhere'\nset.optimizer = { plugin = 'SGD', config = { lr = 0.1 } }\n\
+                set.run.device = 'cuda:63'\n\
+                [[contender]]\nname = 'refused'\nset.optimizer = { plugin = 'SGD', config = { lr = -0.1 } }\n";
+    let comparison = Comparison::with(&more.replace("SGD", &plugin("sgd").display().to_string()));
+    let args = ["--only", "elsewhere", "--only", "refused", "--seed", "1"];
+    let ended = comparison.compare(&args);
+    assert_eq!(ended.code, 75, "{}", ended.stderr);
+    assert!(ended.stderr.contains("`run.device`: `cuda:63` is not there"), "{}", ended.stderr);
+    let names: Vec<String> = comparison.results().into_keys().collect();
+    let count = |part: &str| names.iter().filter(|name| name.starts_with(part)).count();
+    assert_eq!((count("elsewhere-final-"), count("refused-final-")), (0, 1), "{names:?}");
+}
+
+#[test]
+fn the_settings_of_a_small_batch_are_chosen_over_as_many_tokens() {
+    let more = "[[contender]]\nname = 'small'\nbatch_sizes = [2]\nset.optimizer.plugin = 'SGD'\n\
+                tune.'optimizer.config.lr' = [1e-9, 2e-9]\n";
+    let comparison = Comparison::with(&more.replace("SGD", &plugin("sgd").display().to_string()));
+    let ended = comparison.compare(&["--only", "small", "--seed", "1"]);
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let contenders = comparison.json()["contenders"].clone();
+    let trial = &contenders[2]["tuning"]["trials"][0];
+    // By halving, 18 are 6 for each of two trials, and 6 more for one: 24 gradients of 2 sequences are 12 of the base's 4.
+    assert_eq!((&trial["steps"], &trial["spent"]), (&Value::Null, &Value::from(12.0)), "{trial}");
+    assert_eq!(contenders[2]["at"][0]["runs"][0]["spent"]["steps"], 48.0);
+}
+
+#[test]
 fn one_that_is_like_another_takes_its_chosen_settings_or_none() {
     let comparison = Comparison::with(
         "[[contender]]\nname = 'late'\nlike = 'adam'\ntune.'optimizer.config.betas' = [[0.9, 0.95], [0.8, 0.95]]\n",

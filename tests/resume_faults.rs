@@ -55,6 +55,19 @@ fn refused(run: &Run, args: &[&str], code: i32) -> String {
     said(&outcome, run.folder.path())
 }
 
+#[test]
+fn a_folder_that_another_process_runs_in() {
+    let run = stopped();
+    let lock = fs::File::open(run.file("")).unwrap();
+    lock.lock().unwrap();
+    assert_snapshot!(refused(&run, &["--resume", "auto"], 69), @r"
+    69
+    error: `run.dir`: another process runs in `run`; hint: wait for it, or choose another with `--set run.dir=DIR`
+    ");
+    drop(lock);
+    assert_eq!(run.train_with(&["--resume", "auto"]).code, 0);
+}
+
 type Damage = fn(&Path);
 
 /// What can happen to the newest checkpoint.

@@ -16,6 +16,8 @@ pub enum Exit {
     Data = 65,
     /// A named file is missing or unreadable.
     Missing = 66,
+    /// What the run needs is not to be had here now: a GPU, a folder that another process runs in.
+    Unavailable = 69,
     /// A bug in this program.
     Internal = 70,
     /// Could not write: no space, quota, input/output error, read-only.

@@ -172,7 +172,7 @@ impl Workers {
         Ok(match code {
             _ if code == Exit::NonFinite as i32 => Ended::As(End::Diverged, Some(error)),
             _ if code == Exit::Plugin as i32 => Ended::As(End::Failed, Some(error)),
-            _ if code == Exit::Usage as i32 && is_of_contender(&error) => Ended::As(End::Failed, Some(error)),
+            _ if code == Exit::Usage as i32 => Ended::As(End::Failed, Some(error)),
             _ => Ended::Left(error),
         })
     }
@@ -247,12 +247,6 @@ impl Workers {
         }
         Ok(Err(Ended::Left("the processes that evaluate it were killed".into())))
     }
-}
-
-/// Whether a refusal names a key of the run itself, and not a device that is not there or a folder that is in use.
-fn is_of_contender(error: &str) -> bool {
-    let sections = ["optimizer", "schedule", "model", "data", "eval", "ema", "train"];
-    sections.iter().any(|section| error.contains(&format!("`{section}.")))
 }
 
 /// How the processes of a run ended.

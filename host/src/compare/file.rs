@@ -76,7 +76,7 @@ pub struct Comparison {
 pub struct Tuning {
     /// Seed of all trials, not among those that count.
     pub seed: u64,
-    /// What all trials of a contender may spend, in gradients of the batch.
+    /// What all trials of a contender may spend, in gradients of the main batch size.
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub budget: f64,
     /// Trials of a contender whose search space has a range; a space of lists alone is a grid. Default 8.

@@ -278,7 +278,7 @@ impl Step<'_> {
         let of = |batch_size: u64| {
             let targets = &targets;
             // A smaller batch may take as many tokens, and a larger one as many steps.
-            let limit = plan.limit(&contender.name) * (plan.main_batch_size() as f64 / batch_size as f64).max(1.0);
+            let limit = plan.limit(&contender.name) * plan.gradients_in_one(batch_size);
             plan.seeds(contender).into_iter().map(move |seed| Job {
                 spec: plan.run(contender, Stage::Final, seed, batch_size, settings),
                 limit,

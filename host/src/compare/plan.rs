@@ -117,6 +117,12 @@ impl Plan {
         self.comparison.batch_sizes.first().copied().unwrap_or(self.batch_size)
     }
 
+    /// Gradients of this batch size that cost as much as one of the main batch size; 1 for a larger one. What a run may spend
+    /// is a matter of tokens: at a small batch it takes more steps.
+    pub fn gradients_in_one(&self, batch_size: u64) -> f64 {
+        (self.main_batch_size() as f64 / batch_size as f64).max(1.0)
+    }
+
     /// The seeds of a contender's runs that count.
     pub fn seeds(&self, contender: &Contender) -> Vec<u64> {
         contender.seeds.clone().unwrap_or_else(|| self.comparison.seeds.clone())

@@ -13,7 +13,8 @@ const AT_GRID_END: f64 = 0.1;
 
 /// All of them, for what there is.
 pub fn of(summary: &Summary) -> Vec<Precondition> {
-    let baselines = summary.contenders.iter().filter(|standing| standing.baseline);
+    let at_main = |standing: &&Standing| standing.batch_sizes.contains(&summary.batch_size);
+    let baselines = summary.contenders.iter().filter(|standing| standing.baseline).filter(at_main);
     let mut all: Vec<Precondition> = baselines.map(|baseline| past_critical(summary, baseline)).collect();
     let searching = summary.contenders.iter().filter(|standing| !standing.baseline);
     all.extend(searching.map(|contender| equal_at_small_batch(summary, contender)));
@@ -110,12 +111,13 @@ fn not_at_edge(summary: &Summary, standing: &Standing) -> Precondition {
     if !no_order.is_empty() {
         found += &format!("; without an order: {}", no_order.join(", "));
     }
-    Precondition {
-        of: standing.name.clone(),
-        what: format!("`{}`: no chosen value lies at the edge of its grid", standing.name),
-        holds: (!tunings.is_empty()).then_some(at_edge.is_empty()),
-        found: if tunings.is_empty() { "not tuned".into() } else { found },
-    }
+    let (holds, found) = match (standing.is_chosen, tunings.is_empty()) {
+        (false, _) => (None, "its settings are not chosen".into()),
+        (true, true) => (None, "not tuned".into()),
+        (true, false) => (Some(at_edge.is_empty()), found),
+    };
+    let what = format!("`{}`: no chosen value lies at the edge of its grid", standing.name);
+    Precondition { of: standing.name.clone(), what, holds, found }
 }
 
 /// The line search seldom wants to go below its grid.

@@ -58,6 +58,9 @@ pub struct Standing {
     pub batch_sizes: Vec<u64>,
     /// Its settings.
     pub settings: Settings,
+    /// Whether these are the ones that its runs are made with, and not the first of its lists.
+    #[serde(default)]
+    pub is_chosen: bool,
     /// How they were chosen; absent where nothing was to be chosen.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub tuning: Option<Tuned>,
@@ -219,15 +222,25 @@ impl Summary {
         self.contenders.iter().find(|standing| standing.name == name)
     }
 
-    /// The baseline that needed the fewest steps to the target at the main batch size, in all of its runs; the first one
-    /// where none did.
+    /// The baseline that needed the fewest steps to the target at the main batch size, of those that missed it in no run, by
+    /// the seeds that all of these were run with (by all seeds of each where there is no such seed); the first one where none
+    /// came there.
     pub fn best_baseline(&self) -> Option<&str> {
         let baselines = || self.contenders.iter().filter(|standing| standing.baseline);
-        let steps = |standing: &&Standing| {
-            let at = standing.at(self.batch_size, self.target_loss).filter(|at| at.missed == 0);
-            at.and_then(|at| at.steps).map_or(f64::INFINITY, |steps| steps.mean)
+        let runs = |standing: &Standing| -> Option<BTreeMap<u64, f64>> {
+            let at = standing.at(self.batch_size, self.target_loss).filter(|at| !at.runs.is_empty())?;
+            at.runs.iter().map(|run| Some((run.seed, run.crossing?.at))).collect()
         };
-        baselines().min_by(|a, b| steps(a).total_cmp(&steps(b))).map(|standing| standing.name.as_str())
+        let all: Vec<(&str, BTreeMap<u64, f64>)> =
+            baselines().filter_map(|standing| Some((standing.name.as_str(), runs(standing)?))).collect();
+        let in_all = |seed: &u64| all.iter().all(|(_, runs)| runs.contains_key(seed));
+        let common = all.iter().any(|(_, runs)| runs.keys().any(in_all));
+        let steps = |runs: &BTreeMap<u64, f64>| {
+            let counted = runs.iter().filter(|(seed, _)| !common || in_all(seed)).map(|(_, steps)| *steps);
+            Mean::of(&counted.collect::<Vec<_>>()).map_or(f64::INFINITY, |mean| mean.mean)
+        };
+        let best = all.iter().min_by(|(_, a), (_, b)| steps(a).total_cmp(&steps(b))).map(|(name, _)| *name);
+        best.or_else(|| baselines().next().map(|standing| standing.name.as_str()))
     }
 
     /// Whether a contender's ratios are shown: baselines have some where there is nothing else.
@@ -360,6 +373,7 @@ fn standing(plan: &Plan, contender: &Contender, found: &Found) -> Standing {
         plugins: plugins.into_iter().filter(|(name, _)| !name.is_empty()).collect(),
         batch_sizes,
         settings: found.settings.clone(),
+        is_chosen: found.is_chosen,
         tuning: found.tuning.clone(),
         seeds: runs.iter().map(|run| run.seed).collect(),
         steps_to_target: runs.iter().map(|run| run.crossing.map(|crossing| crossing.at)).collect(),

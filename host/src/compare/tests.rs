@@ -60,7 +60,7 @@ fn run(contender: &str, seed: u64, batch_size: u64, slope: f64, cost: f64) -> Ru
 }
 
 fn found(runs: Vec<RunResult>) -> Found {
-    Found { runs, ..Found::default() }
+    Found { runs, is_chosen: true, ..Found::default() }
 }
 
 #[test]
@@ -158,6 +158,22 @@ fn baselines_alone_are_shown_over_the_best_of_them() {
 }
 
 #[test]
+fn the_best_baseline_is_chosen_by_common_seeds() {
+    let contenders = ["a", "c"].map(|name| format!("[[contender]]\nname = '{name}'\nbaseline = true\n")).concat();
+    // A third seed that was easy is no merit of the one that was run with it.
+    let easy = vec![run("a", 1, 8, 0.02, 1.0), run("a", 2, 8, 0.02, 1.0), run("a", 3, 8, 0.1, 1.0)];
+    let faster = vec![run("c", 1, 8, 0.025, 1.0), run("c", 2, 8, 0.025, 1.0)];
+    let best = |runs: [&Vec<RunResult>; 2]| {
+        Summary::of(&plan(&contenders), &runs.map(|runs| found(runs.clone()))).best_baseline().unwrap().to_owned()
+    };
+    assert_eq!(best([&easy, &faster]), "c");
+    assert_eq!(best([&easy[2..].to_vec(), &faster]), "a", "no common seed: by all of each");
+    let missed = vec![RunResult { validation: faster[0].validation[..9].to_vec(), ..faster[0].clone() }];
+    assert_eq!(best([&easy, &missed]), "a");
+    assert_eq!((best([&vec![], &faster]), best([&vec![], &missed])), ("c".to_owned(), "a".to_owned()));
+}
+
+#[test]
 fn finer_losses_move_the_curve() {
     let mut run = run("a", 1, 8, 0.1, 1.0);
     run.fine = BTreeMap::from([(19, 2.1 + 0.05), (20, 2.0 + 0.05)]);
@@ -178,6 +194,24 @@ fn shipped_comparisons_are_read_with_their_bases() {
         assert!(base["data"]["train"].is_string(), "{name}");
         assert!(comparison.contender.iter().any(|contender| contender.baseline), "{name}");
     }
+}
+
+/// Their results are shared, so what makes up a run has to be the same.
+#[test]
+fn the_controls_repeat_the_mini_comparison_to_the_letter() {
+    let configs = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs");
+    let read = |name: &str| Comparison::read(&configs.join(name)).unwrap();
+    let (mini, controls) = (read("compare-mini.toml"), read("compare-mini-controls.toml"));
+    let mut shared = 0;
+    for own in &controls.contender {
+        let Some(other) = mini.contender(&own.name) else { continue };
+        let (batch_sizes, seeds) = (own.batch_sizes.clone(), own.seeds.clone());
+        assert_eq!(own, &file::Contender { batch_sizes, seeds, ..other.clone() }, "but for where it is run");
+        shared += 1;
+    }
+    assert!(shared >= 5);
+    let (contender, batch_sizes) = (controls.contender.clone(), controls.batch_sizes.clone());
+    assert_eq!(controls, Comparison { contender, batch_sizes, dir: controls.dir.clone(), ..mini });
 }
 
 #[test]
@@ -246,6 +280,22 @@ fn a_ratio_is_a_claim_where_what_it_rests_on_holds() {
     assert_eq!((rests(0.011), rests(0.02)), ((Some(true), false), (Some(false), true)));
     let untuned = Summary::of(&plan, &[tuned(baseline.clone()), found(contender(0.011))]);
     assert_eq!(untuned.ratios[0].rests, None);
+}
+
+#[test]
+fn what_is_like_a_tuned_one_is_at_no_edge_only_once_its_own_settings_are_chosen() {
+    let more = "[tuning]\nseed = 0\nbudget = 9\n[[contender]]\nname = 'a'\ntune.x = [1, 2, 3]\n\
+                [[contender]]\nname = 'b'\nlike = 'a'\ntune.y = [1, 2, 3]\n[[contender]]\nname = 'c'\nlike = 'a'";
+    let tuned = || Found { tuning: Some(Default::default()), ..found(vec![]) };
+    let summary = Summary::of(&plan(more), &[tuned(), Found::default(), found(vec![])]);
+    let edges = summary.preconditions.iter().filter(|one| one.what.contains("edge"));
+    assert_eq!(edges.map(|one| one.holds).collect::<Vec<_>>(), [Some(true), None, Some(true)]);
+}
+
+#[test]
+fn at_a_small_batch_as_many_tokens_may_be_spent() {
+    let plan = plan("batch_sizes = [8, 16, 2]\n[[contender]]\nname = 'a'\n");
+    assert_eq!([8, 16, 2].map(|batch_size| plan.gradients_in_one(batch_size)), [1.0, 1.0, 4.0]);
 }
 
 #[test]

@@ -21,7 +21,7 @@ pub struct Tuned {
     /// Keys whose lists are not of numbers, and have no edge that could be told.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub no_order: Vec<String>,
-    /// Gradients of the batch that its trials spent.
+    /// Gradients of the main batch that its trials spent.
     pub spent: f64,
     /// Those of them that went into grown grids, beyond the budget.
     pub beyond_budget: f64,
@@ -43,7 +43,7 @@ pub struct Trial {
     /// Its last validation loss; absent where it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loss: Option<f64>,
-    /// Gradients of the batch that it spent.
+    /// Gradients of the main batch that it spent.
     pub spent: f64,
     /// Its study.
     pub study: usize,
@@ -111,10 +111,12 @@ impl Search<'_> {
     fn run(&mut self, which: &[usize], budget: f64) -> Result<bool> {
         let target = self.plan.comparison.target_loss;
         let batch_size = self.plan.batch_sizes(self.contender).first().copied().unwrap_or(0);
+        let scale = self.plan.gradients_in_one(batch_size);
+        let limit = budget * scale;
         let job = |at: &usize| {
             let settings = &self.trials[*at].settings;
             let spec = self.plan.run(self.contender, Stage::Trial, self.tuning.seed, batch_size, settings);
-            Job { spec, limit: budget, targets: vec![target] }
+            Job { spec, limit, targets: vec![target] }
         };
         let jobs: Vec<Job> = which.iter().map(job).collect();
         let outcomes = match self.may_run {
@@ -123,7 +125,7 @@ impl Search<'_> {
         };
         for (at, outcome) in which.iter().zip(outcomes) {
             match outcome {
-                Outcome::Done(result) => self.trials[*at].hear(result.up_to(budget), target),
+                Outcome::Done(result) => self.trials[*at].hear(result.up_to(limit), target, scale),
                 Outcome::Left | Outcome::Stopped => return Ok(false),
             }
         }
@@ -178,11 +180,11 @@ impl Search<'_> {
 }
 
 impl Trial {
-    fn hear(&mut self, result: RunResult, target: f64) {
+    fn hear(&mut self, result: RunResult, target: f64, scale: f64) {
         let curve = result.curve(Measure::Steps);
         self.steps = first_crossing(&curve, target).map(|crossing| crossing.at);
         self.loss = result.validation.last().map(|at| at.loss).filter(|_| result.error.is_none());
-        self.spent = result.validation.last().map_or(0.0, |at| at.gradient_equivalents);
+        self.spent = result.validation.last().map_or(0.0, |at| at.gradient_equivalents / scale);
     }
 }
 

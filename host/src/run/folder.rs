@@ -53,15 +53,16 @@ impl Place {
     ///
     /// # Errors
     ///
-    /// [`Exit::Usage`] when another process runs there, [`Exit::Write`].
+    /// [`Exit::Unavailable`] when another process runs there, [`Exit::Write`].
     pub fn create(self, config: &Config, model: &ModelConfig) -> Result<RunFolder> {
         let failed = |error: std::io::Error| Fault::writing(&self.path, &error);
         std::fs::create_dir_all(&self.path).map_err(failed)?;
         let lock = File::open(&self.path).map_err(failed)?;
         if is_taken(&lock) {
-            let fault =
-                Fault::new(Exit::Usage, format!("`run.dir`: another process runs in `{}`", self.path.display()));
-            return Err(fault.hint("wait for it, or choose another with `--set run.dir=DIR`"));
+            let what = format!("`run.dir`: another process runs in `{}`", self.path.display());
+            return Err(
+                Fault::new(Exit::Unavailable, what).hint("wait for it, or choose another with `--set run.dir=DIR`")
+            );
         }
         for damaged in &self.damaged {
             let aside = checkpoint::set_aside(damaged)?;

@@ -100,6 +100,10 @@ pub fn set_up_libtorch(threads: usize) -> usize {
 }
 
 /// The device of a choice.
+///
+/// # Errors
+///
+/// [`Exit::Unavailable`] where it is not there.
 pub fn device(choice: DeviceChoice) -> Result<Device> {
     match choice {
         DeviceChoice::Auto => Ok(Device::cuda_if_available()),
@@ -107,7 +111,8 @@ pub fn device(choice: DeviceChoice) -> Result<Device> {
         DeviceChoice::Cuda(index) if (index as i64) < tch::Cuda::device_count() => Ok(Device::Cuda(index)),
         DeviceChoice::Cuda(index) => {
             let found = if tch::utils::has_cuda() { "no such GPU" } else { "a libtorch without a usable GPU" };
-            let fault = Fault::new(Exit::Usage, format!("`run.device`: `cuda:{index}` is not there")).found(found);
+            let fault =
+                Fault::new(Exit::Unavailable, format!("`run.device`: `cuda:{index}` is not there")).found(found);
             Err(fault.hint("use `cpu`, or set up with `cargo xtask setup --cuda` on a machine with a GPU"))
         }
     }
