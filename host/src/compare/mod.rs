@@ -6,6 +6,7 @@
 //! what came out; [`table`], [`page`] and [`capsule`] are its forms. A run whose result is there is not made again, so that
 //! a comparison that was stopped goes on by the same command.
 
+mod batches;
 mod capsule;
 mod execution;
 mod file;

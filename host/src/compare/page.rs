@@ -1,5 +1,6 @@
 //! `comparison.html`: the comparison with its plots, on one page that needs no script and no network.
 
+use super::batches;
 use super::result::{Measure, RunResult};
 use super::summary::{Standing, Summary, Versus};
 use super::table;
@@ -25,6 +26,7 @@ pub fn render(summary: &Summary, runs: &[Vec<RunResult>]) -> Result<String> {
     body += &batch_sizes(summary, &names)?;
     body += &profiles(summary, &names)?;
     body += "</div>\n";
+    body += &doublings(summary);
     body += &preconditions(summary);
     body += &tunings(summary);
     body += &not_run(summary);
@@ -179,6 +181,22 @@ fn profiles(summary: &Summary, names: &[&str]) -> Result<String> {
     )
 }
 
+fn doublings(summary: &Summary) -> String {
+    if summary.doublings.is_empty() {
+        return String::new();
+    }
+    let cells = |row: &Vec<String>, cell: &str| -> String {
+        row.iter().map(|text| format!("<{cell}>{}</{cell}>", escaped(text))).collect()
+    };
+    let rows = batches::rows(summary);
+    let body: String = rows[1..].iter().map(|row| format!("<tr>{}</tr>\n", cells(row, "td"))).collect();
+    format!(
+        "<h2>What twice the batch saves</h2>\n<p>Steps to the target, by pairs with one seed. Beyond the critical batch size it is \
+         little.</p>\n<div class=\"table\"><table>\n<thead><tr>{}</tr></thead>\n<tbody>\n{body}</tbody>\n</table></div>\n",
+        cells(&rows[0], "th")
+    )
+}
+
 fn preconditions(summary: &Summary) -> String {
     let row = |one: &super::summary::Precondition| {
         let holds = one.holds.map_or("not known", |holds| if holds { "holds" } else { "does not hold" });
@@ -199,7 +217,7 @@ fn tunings(summary: &Summary) -> String {
             false => format!("; at the edge of its grid: {}", tuning.at_edge.join(", ")),
         };
         let text = format!(
-            "{} trials for {} gradients of the batch, {} of them beyond the budget{edge}",
+            "{} trials for {} gradients of the main batch, {} of them beyond the budget{edge}",
             tuning.trials.len(),
             rounded(tuning.spent),
             rounded(tuning.beyond_budget)

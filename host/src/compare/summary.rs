@@ -1,5 +1,6 @@
 //! `comparison.json`: what the runs that are there say, and which are not there.
 
+use super::batches::Doubling;
 use super::file::Contender;
 use super::plan::{Plan, Settings};
 use super::result::{End, Measure, RunResult};
@@ -35,6 +36,9 @@ pub struct Summary {
     pub ratios: Vec<Versus>,
     /// The same in steps as a curve over targets, of the seeds that two contenders have in common.
     pub curves: Vec<RatioCurve>,
+    /// What twice the batch saves each contender, where both sizes were run.
+    #[serde(default)]
+    pub doublings: Vec<Doubling>,
     /// What has to hold before a ratio says something.
     pub preconditions: Vec<Precondition>,
     /// Runs that the comparison asks for and that are not there, by name.
@@ -208,10 +212,12 @@ impl Summary {
             contenders: standings,
             ratios: vec![],
             curves: curves(plan, found),
+            doublings: vec![],
             preconditions: vec![],
             not_run: found.iter().flat_map(|found| found.missing.clone()).collect(),
         };
         summary.add_profiles();
+        summary.doublings = super::batches::doublings(&summary);
         summary.preconditions = super::preconditions::of(&summary);
         summary.ratios = summary.all_ratios();
         summary
@@ -427,7 +433,7 @@ fn reached(run: &RunResult, target: f64) -> Reached {
 }
 
 /// Runs of the same seed; by seconds those of the same device alone.
-fn pairs(baseline: &Standings, contender: &Standings, measure: Measure) -> Vec<(Spent, Spent)> {
+pub fn pairs(baseline: &Standings, contender: &Standings, measure: Measure) -> Vec<(Spent, Spent)> {
     let spent = |run: &Reached| {
         let spent = run.spent.get(&measure).copied().unwrap_or(0.0);
         match (run.crossing, run.end) {

@@ -1,5 +1,6 @@
 //! The comparison on the terminal.
 
+use super::batches;
 use super::result::Measure;
 use super::statistics::{Mean, Ratio};
 use super::summary::{Standing, Summary, Versus};
@@ -21,6 +22,9 @@ pub fn text(summary: &Summary) -> String {
     best.into_iter().for_each(|versus| text += &format!("\n{}", ratios(versus)));
     if !others.is_empty() {
         text += &format!("\ntimes as much as a contender, what others spend\n{}", aligned(&ratio_rows(&others)));
+    }
+    if !summary.doublings.is_empty() {
+        text += &format!("\nwhat twice the batch saves\n{}", aligned(&batches::rows(summary)));
     }
     let preconditions = summary.preconditions.iter().map(|one| {
         let holds = one.holds.map_or("not known", |holds| if holds { "holds" } else { "DOES NOT HOLD" });
@@ -79,6 +83,11 @@ pub fn with_interval(mean: Mean) -> String {
         Some([low, high]) => format!("{} [{}, {}]", rounded(mean.mean), rounded(low), rounded(high)),
         None => rounded(mean.mean),
     }
+}
+
+/// `23 %`.
+pub fn percent(share: f64) -> String {
+    format!("{:.0} %", 100.0 * share)
 }
 
 /// The four ways to give a ratio.

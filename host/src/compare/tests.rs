@@ -322,6 +322,23 @@ fn contenders_that_are_no_baselines_are_compared_once() {
 }
 
 #[test]
+fn what_twice_the_batch_saves_is_told_by_pairs() {
+    let at = |batch_size: u64, slopes: [f64; 2]| {
+        [run("a", 1, batch_size, slopes[0], 1.0), run("a", 2, batch_size, slopes[1], 1.0)]
+    };
+    // From 4 to 8 sequences the steps are halved with both seeds; 32 is not twice 8, and 2 was run with one seed.
+    let runs = [at(8, [0.1, 0.2]), at(4, [0.05, 0.1]), at(32, [0.2, 0.4])].concat();
+    let runs = found([runs, vec![run("a", 2, 2, 0.08, 1.0)]].concat());
+    let summary = Summary::of(&plan(&format!("batch_sizes = [8, 4, 32, 2]\n{TWO}")), &[runs, found(vec![])]);
+    let told: Vec<(u64, usize, f64)> =
+        summary.doublings.iter().map(|one| (one.from, one.steps.n, (1e6 * one.steps.mean).round() / 1e6)).collect();
+    assert_eq!(told, [(2, 1, 1.25), (4, 2, 2.0)]);
+    let text = table::text(&summary);
+    assert!(text.contains("a          4          8      50 % [50 %, 50 %]  2"), "{text}");
+    assert!(page::render(&summary, &[vec![], vec![]]).unwrap().contains("<td>20 %</td>"));
+}
+
+#[test]
 fn preconditions_are_recorded_as_far_as_they_are_known() {
     let baseline = vec![run("a", 1, 8, 0.02, 1.0), run("a", 1, 4, 0.0199, 1.0), run("a", 1, 2, 0.01, 1.0)];
     let contender = vec![run("b", 1, 8, 0.1, 4.0), run("b", 1, 2, 0.015, 4.0)];
