@@ -58,29 +58,36 @@ fn standings(summary: &Summary) -> String {
 }
 
 fn ratios(summary: &Summary) -> String {
-    let head = ["contender", "baseline", "target"];
-    let measures =
-        ["steps", "steps, the baseline at twice the batch", "tokens", "gradient equivalents", "what it rests on"];
-    let cell = |cell: &str| format!("<th scope=\"col\">{}</th>", escaped(cell));
-    let head: String = head.iter().chain(&measures).map(|text| cell(text)).collect();
+    let head = ["contender", "baseline", "target", "steps", "steps, the baseline at twice the batch", "tokens"];
+    let head = head.into_iter().chain(["gradient equivalents", "what it rests on"]).map(str::to_owned).collect();
     let row = |versus: &Versus| {
-        let texts = [versus.contender.clone(), versus.baseline.clone(), versus.target.to_string()];
+        let names = [versus.contender.clone(), versus.baseline.clone(), versus.target.to_string()];
         let ratios = table::ratio_lines(versus).into_iter().map(|(_, ratio)| ratio);
-        let rests = [table::rests(versus).to_owned()];
-        let cells: String =
-            texts.into_iter().chain(ratios).chain(rests).map(|text| format!("<td>{}</td>", escaped(&text))).collect();
-        format!("<tr>{cells}</tr>\n")
+        names.into_iter().chain(ratios).chain([table::rests(versus).to_owned()]).collect()
     };
-    let rows: String = summary.shown_ratios().into_iter().map(row).collect();
-    match rows.is_empty() {
-        true => "<h2>Ratios</h2>\n<p>No contender and baseline have a seed in common.</p>\n".into(),
-        false => format!(
+    let rows: Vec<Vec<String>> = std::iter::once(head).chain(summary.shown_ratios().into_iter().map(row)).collect();
+    match rows.len() {
+        1 => "<h2>Ratios</h2>\n<p>No contender and baseline have a seed in common.</p>\n".into(),
+        _ => format!(
             "<h2>Ratios</h2>\n<p>How many times as much the baseline spends to reach the target; over the best one at every target, over \
              the others, and of those that are no baselines among themselves, at the main one. Where what a ratio rests on \
-             (below) does not hold or is not known, it is a figure and no claim. <code>comparison.json</code> has all.</p>\n<div class=\"table\">\
-             <table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}</tbody>\n</table></div>\n"
+             (below) does not hold or is not known, it is a figure and no claim. <code>comparison.json</code> has all.</p>\n{}",
+            plain_table(&rows)
         ),
     }
+}
+
+/// A head and rows of plain cells.
+fn plain_table(rows: &[Vec<String>]) -> String {
+    let cells = |row: &[String], open: &str, close: &str| -> String {
+        let cells: String = row.iter().map(|text| format!("<{open}>{}</{close}>", escaped(text))).collect();
+        format!("<tr>{cells}</tr>")
+    };
+    let (head, body) = rows.split_first().map_or_else(Default::default, |(head, body)| {
+        let body: String = body.iter().map(|row| cells(row, "td", "td") + "\n").collect();
+        (cells(head, "th scope=\"col\"", "th"), body)
+    });
+    format!("<div class=\"table\"><table>\n<thead>{head}</thead>\n<tbody>\n{body}</tbody>\n</table></div>\n")
 }
 
 fn ratio_curves(summary: &Summary, names: &[&str]) -> Result<String> {
@@ -182,31 +189,24 @@ fn profiles(summary: &Summary, names: &[&str]) -> Result<String> {
 }
 
 fn doublings(summary: &Summary) -> String {
-    if summary.doublings.is_empty() {
-        return String::new();
+    match summary.doublings.is_empty() {
+        true => String::new(),
+        false => format!(
+            "<h2>What twice the batch saves</h2>\n<p>Steps to the target, by pairs with one seed. Beyond the critical batch size it \
+             is little.</p>\n{}",
+            plain_table(&batches::rows(summary))
+        ),
     }
-    let cells = |row: &Vec<String>, cell: &str| -> String {
-        row.iter().map(|text| format!("<{cell}>{}</{cell}>", escaped(text))).collect()
-    };
-    let rows = batches::rows(summary);
-    let body: String = rows[1..].iter().map(|row| format!("<tr>{}</tr>\n", cells(row, "td"))).collect();
-    format!(
-        "<h2>What twice the batch saves</h2>\n<p>Steps to the target, by pairs with one seed. Beyond the critical batch size it is \
-         little.</p>\n<div class=\"table\"><table>\n<thead><tr>{}</tr></thead>\n<tbody>\n{body}</tbody>\n</table></div>\n",
-        cells(&rows[0], "th")
-    )
 }
 
 fn preconditions(summary: &Summary) -> String {
     let row = |one: &super::summary::Precondition| {
         let holds = one.holds.map_or("not known", |holds| if holds { "holds" } else { "does not hold" });
-        format!("<tr><td>{}</td><td>{holds}</td><td>{}</td></tr>\n", escaped(&one.what), escaped(&one.found))
+        vec![one.what.clone(), holds.to_owned(), one.found.clone()]
     };
-    let rows: String = summary.preconditions.iter().map(row).collect();
-    format!(
-        "<h2>What the ratios rest on</h2>\n<div class=\"table\"><table>\n<thead><tr><th scope=\"col\">what</th>\
-         <th scope=\"col\">holds</th><th scope=\"col\">found</th></tr></thead>\n<tbody>\n{rows}</tbody>\n</table></div>\n"
-    )
+    let head = ["what", "holds", "found"].map(str::to_owned).to_vec();
+    let rows: Vec<Vec<String>> = std::iter::once(head).chain(summary.preconditions.iter().map(row)).collect();
+    format!("<h2>What the ratios rest on</h2>\n{}", plain_table(&rows))
 }
 
 fn tunings(summary: &Summary) -> String {
