@@ -199,6 +199,7 @@ fn a_plugin_that_crashes_has_failed_and_one_that_is_killed_is_left() {
     assert_eq!(json["contenders"][3]["seeds"], serde_json::json!([]));
     let left: Vec<&str> = json["not_run"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
     assert!(left.len() == 2 && left.iter().all(|name| name.starts_with("killed-final-s")), "{left:?}");
+    assert!(left.iter().all(|name| name.ends_with(" (its processes were killed)")), "{left:?}");
     assert!(json["contenders"][1]["seeds"].as_array().unwrap().len() == 2, "the rest goes on");
     // Over one that failed there is no ratio but that it would never come there.
     let ratio = json["ratios"].as_array().unwrap().iter().find(|one| one["contender"] == "crashing").unwrap();
@@ -299,6 +300,14 @@ fn a_stop_and_a_killed_worker_lose_nothing() {
     wait_for(|| workers_below(cut.path()) == 0); // they end with it
     let mut child = start();
     wait_for(|| workers_below(cut.path()) > 0);
+    let second = cut.compare(&[]);
+    let line = "`out`: another process compares here; hint: wait for it; `--report` shows what is there";
+    assert_eq!((second.code, second.errors()), (69, vec![line]));
+    let looked = cut.compare(&["--report"]).succeeded();
+    assert!(
+        looked.contains("not run (")
+            && looked.ends_with("wrote nothing: another process makes runs of this comparison\n")
+    );
     for pid in worker_pids(cut.path()) {
         outcome(std::process::Command::new("kill").args(["-9", &pid]));
     }
@@ -366,7 +375,7 @@ fn a_capsule_is_made_again_and_a_changed_one_is_found_out() {
         let one = all.find(|path| path.display().to_string().contains("adam-final-s1")).unwrap();
         let mut result: Value = serde_json::from_slice(&fs::read(&one).unwrap()).unwrap();
         for at in result["validation"].as_array_mut().unwrap() {
-            at["loss"] = (at["loss"].as_f64().unwrap() + 0.5).into();
+            at["step"] = (at["step"].as_u64().unwrap() + 5).into();
         }
         result["fine"] = serde_json::json!({});
         fs::write(&one, result.to_string()).unwrap();
@@ -395,6 +404,25 @@ fn what_is_wrong_is_said_before_anything_runs() {
     let ended = comparison.compare(&[]);
     assert!(ended.code == 2 && ended.errors()[0].starts_with("contender `typo`: "), "{}", ended.stderr);
     assert!(!comparison.path().join("out/runs").exists());
+    let wrong = |more: &str, change: (&str, &str)| {
+        let comparison = Comparison::with(more);
+        let file = comparison.path().join("c.toml");
+        fs::write(&file, fs::read_to_string(&file).unwrap().replace(change.0, change.1)).unwrap();
+        let ended = comparison.compare(&[]);
+        assert!(!comparison.path().join("out/runs").exists(), "{}", ended.stderr);
+        (ended.code, ended.errors()[0].to_owned())
+    };
+    let (code, line) = wrong("[[contender]]\nname = 'own'\nset.data.seq_len = 8\n", ("", ""));
+    assert!(code == 2 && line.contains("`contender[2].set.data.seq_len`: has to be the same for all"), "{line}");
+    let (code, line) = wrong("", ("[0.003, 0.01]", "[0.01, 0.003]"));
+    assert!(code == 2 && line.contains("numbers that do not rise"), "{line}");
+    let (code, line) = wrong("", ("config = { lr = 0.001 }", "config = { rate = 0.001 }"));
+    assert!(code == 2 && line.starts_with("`warm_up`: ") && line.contains("rate"), "{line}");
+    let (code, line) = wrong("", ("extensions = 1", "extensions = 1\nstudies = 3"));
+    assert!(code == 2 && line.contains("`tuning.studies`: more than the trials of `sgd`"), "{line}");
+    let no_plugin = "[[contender]]\nname = 'text'\nset.optimizer.plugin = './base.toml'\n";
+    let (code, line) = wrong(no_plugin, ("", ""));
+    assert!(code != 0 && line.starts_with("contender `text`: "), "{code}: {line}");
     let good = Comparison::new();
     let unknown = good.compare(&["--only", "muon"]);
     assert_eq!(
@@ -428,9 +456,13 @@ fn a_run_without_a_step_left_that_more_data_do_not_find_at_its_target_has_missed
         let text = format!(
             "base = ['base.toml']\ndir = 'out'\nseeds = [1]\ntarget_loss = {target}\nmax_gradient_equivalents = 3\n\
              fine_batches = {fine}\nthreads = 1\n[[contender]]\nname = 'adam'\n\
-             set.optimizer = {{ plugin = '{}', config = {{ lr = 0.01 }} }}\nset.eval.batches = {few}\n",
+             set.optimizer = {{ plugin = '{}', config = {{ lr = 0.01 }} }}\n",
             plugin("adam").display()
         );
+        let base = fs::read_to_string(comparison.path().join("base.toml")).unwrap();
+        let base =
+            base.lines().map(|line| if line.starts_with("batches") { format!("batches = {few}") } else { line.into() });
+        fs::write(comparison.path().join("base.toml"), base.collect::<Vec<String>>().join("\n")).unwrap();
         fs::write(comparison.path().join("c.toml"), text).unwrap();
         assert_eq!(comparison.compare(&[]).code, 0);
         fs::read_dir(comparison.path().join("out/runs")).unwrap().flatten().next().unwrap().path()
@@ -454,12 +486,35 @@ fn a_run_without_a_step_left_that_more_data_do_not_find_at_its_target_has_missed
 }
 
 #[test]
+fn a_capsule_of_an_edited_comparison_is_made_again_as_it_was_judged() {
+    let comparison = Comparison::new();
+    comparison.compare(&[]).succeeded();
+    let file = comparison.path().join("c.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    // What the runs did beyond the new limit, and below the new targets, is not heard any more.
+    let edited = text.replace("max_gradient_equivalents = 24", "max_gradient_equivalents = 9");
+    fs::write(&file, edited.replace("target_loss = 5.1\nother_targets = [5.3]", "target_loss = 5.3")).unwrap();
+    comparison.compare(&[]).succeeded();
+    let verified = gauntlet(comparison.path(), &["compare", "--verify", "out/capsule", "--work", "again"]);
+    assert_eq!((verified.code, verified.stdout.as_str()), (0, "4 runs made again, 4 of them to the bit\n"));
+}
+
+#[test]
+fn one_that_is_like_another_needs_no_value_that_the_other_chooses() {
+    let more = "[[contender]]\nname = 'late'\nlike = 'sgd'\ntune.'optimizer.config.momentum' = [0.5, 0.9]\n";
+    let comparison = Comparison::with(more);
+    let ended = comparison.compare(&["--only", "late", "--seed", "1"]);
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    assert!(comparison.json()["contenders"][2]["settings"]["optimizer.config.momentum"].is_number());
+}
+
+#[test]
 fn a_sweep_chooses_for_one_contender_and_a_comparison_takes_it_over() {
     let comparison = Comparison::new();
     let swept = gauntlet(comparison.path(), &["sweep", "c.toml", "--contender", "adam"]);
     assert_eq!(swept.code, 0, "{}", swept.stderr);
-    let last = swept.stderr.lines().last().unwrap();
-    assert!(last.starts_with("optimizer.config.lr = 0."), "{last}");
+    let said: Vec<&str> = swept.stdout.lines().collect();
+    assert!(said[0].starts_with("optimizer.config.lr = 0.") && said[1].contains(" trials for "), "{said:?}");
     let trials = comparison.results().len();
     assert!(comparison.results().keys().all(|name| name.starts_with("adam-trial") || name.starts_with("warm-up")));
     let compared = comparison.compare(&["--only", "adam"]);
@@ -486,6 +541,30 @@ fn a_branch_goes_on_with_another_plugin_on_the_same_data() {
     // The loss of step 3 is taken before its update, on the same batch at the same parameters.
     assert_eq!(steps[0]["loss"].as_f64(), Some(run.by_step("loss")[2]));
     assert_eq!((steps.len(), steps[0]["tokens"].as_f64()), (2, Some(run.by_step("tokens")[2])));
+    // The same command goes on with a branch; one that is whole is compared again.
+    assert_eq!(gauntlet(run.folder.path(), &args).succeeded(), ended.stdout);
+    let other = gauntlet(run.folder.path(), &["fork", "run@4", "--dir", "branch"]);
+    assert!(
+        other.code == 2 && other.errors()[0].contains("or a branch of `run/checkpoints/step-4`"),
+        "{}",
+        other.stderr
+    );
+    for (set, line) in [
+        ("data.batch_size=8", "`data`: a branch has the data of its run"),
+        ("eval.batches=1", "`eval`: a branch has the data of its run"),
+        ("run.seed=7", "`run.seed`: a branch has the data of its run"),
+        ("run.dir=other", "`run.dir` is the branch's folder"),
+    ] {
+        let refused = gauntlet(run.folder.path(), &["fork", "run@2", "--set", set, "--dir", "other"]);
+        assert!(refused.code == 2 && refused.errors()[0].starts_with(line), "{set}: {}", refused.stderr);
+    }
+    // Of the same plugin its settings are kept, and a slash at the end changes no name.
+    let same = format!("optimizer.plugin={}", plugin("adam").display());
+    gauntlet(run.folder.path(), &["fork", "run/@2", "--set", &same]).succeeded();
+    let config =
+        |folder: &str| fs::read_to_string(run.folder.path().join(folder).join("config.resolved.toml")).unwrap();
+    let optimizer = |folder: &str| config(folder).split("[optimizer").skip(1).collect::<String>();
+    assert_eq!(optimizer("run-fork-2"), optimizer("run"));
     for (from, code) in [("run", 2), ("run@x", 2), ("run@3", 76), ("none@2", 66)] {
         let refused = gauntlet(run.folder.path(), &["fork", from, "--dir", "other"]);
         assert_eq!((refused.code, refused.errors().len()), (code, 1), "{from}: {}", refused.stderr);

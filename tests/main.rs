@@ -73,6 +73,9 @@ mod curvature;
 // Comparisons, sweeps, branches, and runs that begin with the parameters of others.
 mod compare;
 
+// The published study: its page says what its comparison holds.
+mod study;
+
 // Schedules, averages, and the three ways in which a run ends.
 mod runs;
 

@@ -34,6 +34,27 @@ pub enum Exit {
     Plugin = 80,
 }
 
+impl Exit {
+    /// The one with this code.
+    pub fn of(code: i32) -> Option<Self> {
+        let all = [
+            Self::Usage,
+            Self::NotHeld,
+            Self::Data,
+            Self::Missing,
+            Self::Unavailable,
+            Self::Internal,
+            Self::Write,
+            Self::Stopped,
+            Self::Checkpoint,
+            Self::Refused,
+            Self::NonFinite,
+            Self::Plugin,
+        ];
+        all.into_iter().find(|exit| *exit as i32 == code)
+    }
+}
+
 /// An error as its reader sees it: `what: found F, expected E; hint: H`, always one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {

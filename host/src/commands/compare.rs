@@ -59,8 +59,11 @@ pub fn run(args: &Args) -> Result<u8, Faults> {
     let Args { only, seed, batch_size, report, .. } = args.clone();
     let options = Options { only, seeds: seed, batch_sizes: batch_size, report_only: report, tune_only: false };
     let compared = compare::compare(&args.file, &options, stop)?;
-    let page = printable(&compared.page.display().to_string());
-    print(&format!("{}\nwrote {page}\n", compared.text()))?;
+    let end = match &compared.page {
+        Some(page) => format!("wrote {}", printable(&page.display().to_string())),
+        None => "wrote nothing: another process makes runs of this comparison".to_owned(),
+    };
+    print(&format!("{}\n{end}\n", compared.text()))?;
     Ok(if compared.unfinished { unfinished() } else { 0 })
 }
 
@@ -77,6 +80,7 @@ pub fn sweep(args: &SweepArgs) -> Result<u8, Faults> {
         }
     };
     let compared = compare::sweep(&args.file, &name, stop()?)?;
+    print(&compared.tuning(&name))?;
     Ok(if compared.unfinished { unfinished() } else { 0 })
 }
 

@@ -15,6 +15,9 @@ pub struct Doubling {
     pub from: u64,
     /// Steps at it over steps at the larger, by pairs of a seed that both were run with and that reached the target at both.
     pub steps: Mean,
+    /// Pairs that are not among these, since one of their runs missed the target.
+    #[serde(default)]
+    pub missed: usize,
 }
 
 impl Doubling {
@@ -33,8 +36,10 @@ pub fn doublings(summary: &Summary) -> Vec<Doubling> {
     let of = |standing: &Standing| {
         let at = |batch_size: u64| standing.at(batch_size, summary.target_loss);
         let doubling = |small: &Standings| {
-            let steps = paired_ratio(&pairs(small, at(2 * small.batch_size)?, Measure::Steps)).ratio?;
-            Some(Doubling { contender: standing.name.clone(), from: small.batch_size, steps })
+            let all = pairs(small, at(2 * small.batch_size)?, Measure::Steps);
+            let steps = paired_ratio(&all).ratio?;
+            let missed = all.len() - steps.n;
+            Some(Doubling { contender: standing.name.clone(), from: small.batch_size, steps, missed })
         };
         let smaller = standing.at.iter().filter(|at| at.target == summary.target_loss);
         let mut doublings: Vec<Doubling> = smaller.filter_map(doubling).collect();
@@ -49,7 +54,8 @@ pub fn rows(summary: &Summary) -> Vec<Vec<String>> {
     let head = ["contender", "sequences", "twice", "steps saved", "seeds"].map(str::to_owned).to_vec();
     let row = |one: &Doubling| {
         let (from, to) = (one.from.to_string(), (2 * one.from).to_string());
-        vec![one.contender.clone(), from, to, one.saved(), one.steps.n.to_string()]
+        let missed = if one.missed == 0 { String::new() } else { format!(", and {} that missed", one.missed) };
+        vec![one.contender.clone(), from, to, one.saved(), format!("{}{missed}", one.steps.n)]
     };
     std::iter::once(head).chain(summary.doublings.iter().map(row)).collect()
 }

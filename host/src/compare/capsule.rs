@@ -135,12 +135,13 @@ pub fn verify(capsule: &Path, work: &Path, stop: Arc<AtomicBool>) -> Result<Opti
     let summary: Summary = json(&capsule.join("comparison.json")).map_err(one)?;
     same_ratios(&plan, &summary, &before).map_err(one)?;
     let jobs = before.iter().map(|run| job(&plan, run)).collect::<Result<Vec<Job>>>().map_err(one)?;
+    let _lock = super::hold(work).map_err(one)?;
     begin(work).map_err(one)?;
     let outcomes = Workers::new(&plan, stop).run(&plan, &jobs).map_err(one)?;
     let (mut bits, mut faults) = (0, vec![]);
     for ((job, before), outcome) in jobs.iter().zip(&before).zip(outcomes) {
         let Outcome::Done(now) = outcome else { return Ok(None) };
-        match judge(&job.spec.name(), before, &now, &summary.targets) {
+        match judge(&job.spec.name(), before, &now.up_to(job.limit), &summary.targets) {
             Ok(same) => bits += usize::from(same),
             Err(fault) => faults.push(fault),
         }
@@ -247,7 +248,7 @@ fn about_equal(a: &BTreeMap<Measure, Ratio>, b: &BTreeMap<Measure, Ratio>) -> bo
     a.len() == b.len() && a.iter().zip(&b).all(|(a, b)| a.len() == b.len() && a.iter().zip(b).all(close))
 }
 
-/// A run to be made again, to its old limit.
+/// A run to be made again, to its old limit and its old last target.
 ///
 /// # Errors
 ///
@@ -259,7 +260,8 @@ fn job(plan: &Plan, run: &RunResult) -> Result<Job> {
             format!("a result of `{}` with seed {} is not of the capsule's configuration", run.contender, run.seed);
         Fault::new(Exit::Data, what)
     })?;
-    Ok(Job { spec, limit: run.limit, targets: plan.comparison.targets() })
+    let below = plan.comparison.targets().into_iter().filter(|target| *target > run.target);
+    Ok(Job { spec, limit: run.limit, targets: below.chain([run.target]).collect() })
 }
 
 fn json<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<T> {

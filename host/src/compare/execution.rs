@@ -4,7 +4,7 @@
 use super::fine::{ByStep, Fine};
 use super::plan::{Plan, Spec, Stage, for_worker};
 use super::process;
-use super::result::{End, Measure, RunResult};
+use super::result::{End, RunResult};
 use super::worker::{Job, Outcome, Workers};
 use crate::durable;
 use crate::error::{Exit, Fault, Result, printable};
@@ -73,8 +73,9 @@ impl Workers {
     }
 
     fn left(&self, job: &Job, why: &str) -> Outcome {
-        say(&format!("warning: {}: {}; the same command goes on with it", job.spec.name(), printable(why)));
-        Outcome::Left
+        let why = printable(why);
+        say(&format!("warning: {}: {why}; the same command goes on with it", job.spec.name()));
+        Outcome::Left(why)
     }
 
     /// What the run's record says by now.
@@ -112,6 +113,7 @@ impl Workers {
                         return Ok(ended);
                     }
                     let found = match self.evaluated_again(&job.spec)? {
+                        Ok(found) if found.is_empty() => return Ok(Ended::Left("it has no checkpoint".into())),
                         Ok(found) => found,
                         Err(ended) => return Ok(ended),
                     };
@@ -119,12 +121,8 @@ impl Workers {
                     found
                 }
             };
-            losses.extend(&reached);
-            let mut so_far = self.result_of(job, (End::Target, None), target)?;
-            so_far.fine.clone_from(losses);
-            // Also where the run has gone further by now, it is judged as it was when it came here.
-            so_far.validation.retain(|at| reached.last_key_value().is_none_or(|(last, _)| at.step <= *last));
-            let least = so_far.curve(Measure::Steps).into_iter().map(|at| at.1).fold(f64::INFINITY, f64::min);
+            losses.extend(reached);
+            let least = losses.values().copied().fold(f64::INFINITY, f64::min);
             if least <= target {
                 return Ok(Ended::As(End::Target, None));
             }
@@ -178,7 +176,18 @@ impl Workers {
     }
 
     /// Writes a run's configuration; gives its path.
-    pub(super) fn configuration(&self, job: &Job, target: f64, init_from: Option<&Path>) -> Result<PathBuf> {
+    fn configuration(&self, job: &Job, target: f64, init_from: Option<&Path>) -> Result<PathBuf> {
+        let (folder, name) = (self.dir.join("configs"), format!("{}.toml", job.spec.name()));
+        let parents = [&folder, &self.dir.join("logs")];
+        for parent in parents {
+            fs::create_dir_all(parent).map_err(|error| Fault::writing(parent, &error))?;
+        }
+        durable::replace(&folder.join(&name), self.configured(job, target, init_from)?.as_bytes())?;
+        Ok(folder.join(name))
+    }
+
+    /// A run's configuration.
+    pub(super) fn configured(&self, job: &Job, target: f64, init_from: Option<&Path>) -> Result<String> {
         let Job { spec, limit, .. } = job;
         let mut own = vec![
             ("run.dir", json!(self.folder(spec))),
@@ -198,13 +207,7 @@ impl Workers {
         }
         own.extend(init_from.map(|path| ("run.init_from", json!(path))));
         own.extend(self.micro_batch_size.map(|size| ("train.micro_batch_size", json!(size.min(spec.batch_size)))));
-        let (folder, name) = (self.dir.join("configs"), format!("{}.toml", spec.name()));
-        let parents = [&folder, &self.dir.join("logs")];
-        for parent in parents {
-            fs::create_dir_all(parent).map_err(|error| Fault::writing(parent, &error))?;
-        }
-        durable::replace(&folder.join(&name), for_worker(spec, &own)?.as_bytes())?;
-        Ok(folder.join(name))
+        for_worker(spec, &own)
     }
 
     /// Losses of a run's last two checkpoints over more validation data; how the run ended where they could not be told.

@@ -32,8 +32,8 @@ pub struct Comparison {
     /// Other losses that are reported beside it.
     #[serde(default)]
     pub other_targets: Vec<f64>,
-    /// Validation batches, of 16 sequences, on which the checkpoints around a target are evaluated again; all losses are
-    /// moved by the mean difference, and a run goes on until the target is reached by these. Default: they are not.
+    /// Validation batches, of 16 sequences, on which the checkpoints around a target are evaluated again; losses are judged
+    /// by these, and a run goes on until one of them is down to the target. Default: they are not.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub fine_batches: Option<usize>,
@@ -90,8 +90,8 @@ pub struct Tuning {
     /// reported. Default 2.
     #[serde(default = "two")]
     pub extensions: usize,
-    /// Parts into which the trials are dealt, in turn; the tuning's score is the median over them of the fastest trial of
-    /// each. Default 1.
+    /// Parts into which the trials are dealt, in turn, each halved by itself; the tuning's score is the median over them of
+    /// the fastest trial of each. Default 1.
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 100))]
     pub studies: usize,
@@ -151,6 +151,9 @@ pub struct Range {
     /// Whether their logarithm is spread evenly. Default false.
     #[serde(default)]
     pub log: bool,
+    /// Whether only whole numbers are meant. Default false.
+    #[serde(default)]
+    pub whole: bool,
 }
 
 impl Space {
@@ -158,8 +161,35 @@ impl Space {
     pub fn first(&self) -> Option<Value> {
         match self {
             Self::Values(values) => values.first().cloned(),
-            Self::Range(range) => Some(range.low.into()),
+            Self::Range(range) => Some(range.number(range.low)),
         }
+    }
+
+    /// The values of a list of numbers.
+    pub fn numbers(&self) -> Option<Vec<f64>> {
+        let Self::Values(values) = self else { return None };
+        values.iter().map(Value::as_f64).collect()
+    }
+
+    fn problem(&self) -> Option<&'static str> {
+        let falls = |numbers: Vec<f64>| numbers.windows(2).any(|two| two[0] >= two[1]);
+        match self {
+            Self::Values(values) if values.is_empty() => Some("no values to choose from"),
+            Self::Values(_) if self.numbers().is_some_and(falls) => {
+                Some("numbers that do not rise: none would be at an edge")
+            }
+            Self::Range(Range { low, high, log, .. }) if !(low < high && high.is_finite()) || (*log && *low <= 0.0) => {
+                Some("not a range: `low` has to be below `high`, and above 0 with `log`")
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Range {
+    /// A number of it, as a person would write it.
+    pub fn number(&self, value: f64) -> Value {
+        if self.whole { (value.round() as i64).into() } else { value.into() }
     }
 }
 
@@ -195,6 +225,9 @@ pub const OWN_KEYS: [&str; 9] = [
     "metrics",
     "eval.every_steps",
 ];
+
+/// Sections and keys that are the same for all contenders: their losses would be of other problems.
+const SHARED: [&str; 4] = ["model", "data", "eval", "run.dtype"];
 
 impl Comparison {
     /// Reads a comparison file.
@@ -252,10 +285,20 @@ impl Comparison {
         problems.extend(twice("seeds", &self.seeds).into_iter().chain(twice("batch_sizes", &self.batch_sizes)));
         let layers = self.warm_up.iter().flat_map(|layer| own_keys(layer, "warm_up"));
         problems.extend(layers.filter(|problem| problem.key != "warm_up.train.target_loss"));
+        let shared = self.warm_up.iter().flat_map(|layer| shared_keys(layer, "warm_up"));
+        problems.extend(shared.filter(|problem| problem.key != "warm_up.data.batch_size"));
         let counts = self.tuning.as_ref().filter(|tuning| self.all_seeds().contains(&tuning.seed));
         if let Some(tuning) = counts {
             let problem = Problem::new("tuning.seed", "is a seed of the runs that count").found(tuning.seed);
             problems.push(problem.hint("choose another: settings fit the seed that they were chosen with"));
+        }
+        let few = |contender: &&Contender| {
+            self.tuning.as_ref().is_some_and(|tuning| contender.points(tuning) < tuning.studies)
+                && !contender.tune.is_empty()
+        };
+        if let Some(few) = self.contender.iter().find(few) {
+            let problem = Problem::new("tuning.studies", format!("more than the trials of `{}`", few.name));
+            problems.push(problem.found(self.tuning.as_ref().map_or(0, |tuning| tuning.studies)));
         }
         if self.other_targets.iter().any(|target| !target.is_finite() || *target <= 0.0) {
             problems.push(Problem::new("other_targets", "not all losses").expected("numbers above 0"));
@@ -270,8 +313,18 @@ impl Comparison {
 }
 
 impl Contender {
+    /// Trials that its tuning begins with.
+    fn points(&self, tuning: &Tuning) -> usize {
+        let length = |space: &Space| match space {
+            Space::Values(values) => Some(values.len()),
+            Space::Range(_) => None,
+        };
+        self.tune.values().map(length).product::<Option<usize>>().unwrap_or(tuning.trials)
+    }
+
     fn problems(&self, at: &dyn Fn(&str) -> String, tuned: bool) -> Vec<Problem> {
         let mut problems = own_keys(&self.set, &at("set"));
+        problems.extend(shared_keys(&self.set, &at("set")));
         problems.extend(self.seeds.iter().filter_map(|seeds| twice(&at("seeds"), seeds)));
         problems.extend(self.batch_sizes.iter().filter_map(|sizes| twice(&at("batch_sizes"), sizes)));
         if !tuned && !self.tune.is_empty() {
@@ -280,17 +333,15 @@ impl Contender {
         for (key, space) in &self.tune {
             let key_at = format!("{}.\"{key}\"", at("tune"));
             let mut problem = |what: &str| problems.push(Problem::new(key_at.clone(), what));
-            match space {
-                Space::Values(values) if values.is_empty() => problem("no values to choose from"),
-                Space::Range(Range { low, high, log })
-                    if !(low < high && high.is_finite()) || (*log && *low <= 0.0) =>
-                {
-                    problem("not a range: `low` has to be below `high`, and above 0 with `log`");
-                }
-                _ => {}
+            if let Some(what) = space.problem() {
+                problem(what);
             }
-            if OWN_KEYS.iter().any(|own| key == own || key.starts_with(&format!("{own}."))) {
+            let is_among = |keys: &[&str]| keys.iter().any(|one| key == one || key.starts_with(&format!("{one}.")));
+            if is_among(&OWN_KEYS) {
                 problem("is set by the comparison itself");
+            }
+            if is_among(&SHARED) {
+                problem(IS_SHARED);
             }
         }
         problems
@@ -314,6 +365,28 @@ fn own_keys(layer: &Map<String, Value>, at: &str) -> Vec<Problem> {
     let held = |key: &&str| value.pointer(&format!("/{}", key.replace('.', "/"))).is_some();
     let problem = |key: &str| Problem::new(format!("{at}.{key}"), "is set by the comparison itself");
     OWN_KEYS.into_iter().filter(held).map(problem).collect()
+}
+
+const IS_SHARED: &str = "has to be the same for all contenders";
+
+/// Keys of a layer that all contenders have in common.
+fn shared_keys(layer: &Map<String, Value>, at: &str) -> Vec<Problem> {
+    let mut keys = vec![];
+    for (section, value) in layer {
+        match value {
+            Value::Object(inner) => keys.extend(inner.keys().map(|key| format!("{section}.{key}"))),
+            _ => keys.push(section.clone()),
+        }
+    }
+    let is_shared = |key: &&String| {
+        let shared = SHARED.iter().any(|one| *key == one || key.starts_with(&format!("{one}.")));
+        shared && !OWN_KEYS.contains(&key.as_str())
+    };
+    let problem = |key: &String| {
+        let problem = Problem::new(format!("{at}.{key}"), IS_SHARED);
+        problem.hint("set it in a file of `base`; a batch size in `batch_sizes`")
+    };
+    keys.iter().filter(is_shared).map(problem).collect()
 }
 
 /// One value put into a table at a dotted key; tables on the way are made.

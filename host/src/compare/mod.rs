@@ -28,11 +28,11 @@ pub use summary::Summary;
 
 use crate::durable;
 use crate::error::{Exit, Fault, Result, printable};
-use crate::sinks::say;
 use file::Contender;
 use plan::{Plan, Settings, Spec, Stage};
 use result::RunResult;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{File, TryLockError};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -63,14 +63,19 @@ pub struct Compared {
     pub summary: Summary,
     /// Whether it was asked to stop, or runs were killed: the same call goes on.
     pub unfinished: bool,
-    /// The page.
-    pub page: PathBuf,
+    /// The page; absent where another process makes runs of the same comparison, and writes it.
+    pub page: Option<PathBuf>,
 }
 
 impl Compared {
     /// The comparison as lines of text.
     pub fn text(&self) -> String {
         table::text(&self.summary)
+    }
+
+    /// How one contender's settings were chosen, and they, as lines of text.
+    pub fn tuning(&self, name: &str) -> String {
+        self.summary.contender(name).map_or_else(String::new, table::tuning)
     }
 }
 
@@ -84,6 +89,10 @@ pub fn compare(path: &Path, options: &Options, stop: Arc<AtomicBool>) -> Result<
     let plan = Plan::new(Comparison::read(path)?, path)?;
     refuse_unknown(&plan, options).map_err(one)?;
     let workers = Workers::new(&plan, stop);
+    let lock = match options.report_only {
+        true => hold(&plan.comparison.dir).ok(),
+        false => Some(hold(&plan.comparison.dir).map_err(one)?),
+    };
     if !options.report_only {
         workers.check(&plan)?;
     }
@@ -94,7 +103,7 @@ pub fn compare(path: &Path, options: &Options, stop: Arc<AtomicBool>) -> Result<
         // Whoever waits for this contender must not wait for ever.
         end.inspect_err(|_| {
             workers.fail();
-            board.put(contender, Found::default());
+            board.put(contender, not_chosen(contender));
         })
     };
     let ends: Vec<Result<bool>> = std::thread::scope(|scope| {
@@ -105,9 +114,31 @@ pub fn compare(path: &Path, options: &Options, stop: Arc<AtomicBool>) -> Result<
     let whole = ends.into_iter().collect::<Result<Vec<bool>>>().map_err(one)?;
     let unfinished = whole.contains(&false);
     let found = board.found();
+    if lock.is_none() {
+        // Who makes the runs writes the files.
+        return Ok(Compared { summary: Summary::of(&plan, &found), unfinished, page: None });
+    }
     let (summary, page) = write(&plan, &found).map_err(one)?;
     capsule::write(&plan, path, &found).map_err(one)?;
-    Ok(Compared { summary, unfinished, page })
+    Ok(Compared { summary, unfinished, page: Some(page) })
+}
+
+/// A comparison's folder, made where it is not there, for this process alone until the file is closed.
+///
+/// # Errors
+///
+/// [`Exit::Unavailable`]: another process holds it. [`Exit::Write`].
+fn hold(dir: &Path) -> Result<File> {
+    let failed = |error| Fault::writing(dir, &error);
+    std::fs::create_dir_all(dir).map_err(failed)?;
+    let folder = File::open(dir).map_err(failed)?;
+    match folder.try_lock() {
+        Err(TryLockError::WouldBlock) => {
+            let fault = Fault::new(Exit::Unavailable, format!("`{}`: another process compares here", dir.display()));
+            Err(fault.hint("wait for it; `--report` shows what is there"))
+        }
+        _ => Ok(folder),
+    }
 }
 
 fn refuse_unknown(plan: &Plan, options: &Options) -> Result<()> {
@@ -182,8 +213,15 @@ impl<'a> Board<'a> {
 
     /// All contenders; those that did not have their turn yet as they are.
     fn found(&self) -> Vec<Found> {
-        locked(&self.found).iter().map(|found| found.clone().unwrap_or_default()).collect()
+        let contenders = self.plan.comparison.contender.iter();
+        let or_none = |(found, contender): (&Option<Found>, _)| found.clone().unwrap_or_else(|| not_chosen(contender));
+        locked(&self.found).iter().zip(contenders).map(or_none).collect()
     }
+}
+
+/// What is known of a contender whose settings are not.
+fn not_chosen(contender: &Contender) -> Found {
+    Found { missing: vec![format!("{} (its settings are not chosen)", contender.name)], ..Found::default() }
 }
 
 fn panicked() -> Fault {
@@ -216,29 +254,41 @@ impl Step<'_> {
     /// Its settings and its runs; and whether all of them are there that this call was to make.
     fn contender(&self, from: Option<Settings>, board: &Board) -> Result<(Found, bool)> {
         let tuned = from.map(|from| self.tuned(&from)).transpose()?.flatten();
-        let Some((tuning, settings)) = tuned else {
-            let missing = vec![format!("{} (its settings are not chosen)", self.contender.name)];
-            return Ok((Found { missing, ..Found::default() }, !self.tunes()));
-        };
+        let Some((tuning, settings)) = tuned else { return Ok((not_chosen(self.contender), !self.tunes())) };
         let mut found = Found { tuning, settings, is_chosen: true, ..Found::default() };
+        let jobs = self.jobs(&found.settings);
+        self.read(&mut found, &jobs, &BTreeMap::new())?;
         // Those that are like it need no more of it than its settings.
         board.put(self.contender, found.clone());
-        let jobs = self.jobs(&found.settings);
-        let mut whole = true;
-        if self.runs() {
-            let asked: Vec<Job> = jobs.iter().filter(|job| self.is_asked(&job.spec)).cloned().collect();
-            let outcomes = self.workers.run(self.plan, &asked)?;
-            whole = outcomes.iter().all(|outcome| matches!(outcome, Outcome::Done(_)));
+        if !self.runs() {
+            return Ok((found, true));
         }
-        for job in &jobs {
+        let asked: Vec<Job> = jobs.iter().filter(|job| self.is_asked(&job.spec)).cloned().collect();
+        let outcomes = self.workers.run(self.plan, &asked)?;
+        let whole = outcomes.iter().all(|outcome| matches!(outcome, Outcome::Done(_)));
+        let left = asked.iter().zip(outcomes).filter_map(|(job, outcome)| match outcome {
+            Outcome::Left(why) => Some((job.spec.name(), why)),
+            Outcome::Done(_) | Outcome::Stopped => None,
+        });
+        self.read(&mut found, &jobs, &left.collect())?;
+        Ok((found, whole))
+    }
+
+    /// Reads the results that are there; notes those that are not, with why a run was `left`.
+    fn read(&self, found: &mut Found, jobs: &[Job], left: &BTreeMap<String, String>) -> Result<()> {
+        (found.runs, found.missing) = (vec![], vec![]);
+        for job in jobs {
             match RunResult::read(&self.plan.comparison.results(), &job.spec)? {
                 Some(result) if result.suffices(job.limit, job.last_target()) => {
                     found.runs.push(result.up_to(job.limit));
                 }
-                _ => found.missing.push(job.spec.name()),
+                _ => {
+                    let name = job.spec.name();
+                    found.missing.push(left.get(&name).map_or_else(|| name.clone(), |why| format!("{name} ({why})")));
+                }
             }
         }
-        Ok((found, whole))
+        Ok(())
     }
 
     /// Whether its runs are to be made.
@@ -278,8 +328,7 @@ impl Step<'_> {
         let targets = plan.comparison.targets();
         let of = |batch_size: u64| {
             let targets = &targets;
-            // A smaller batch may take as many tokens, and a larger one as many steps.
-            let limit = plan.limit(&contender.name) * plan.gradients_in_one(batch_size);
+            let limit = plan.limit(contender, batch_size);
             plan.seeds(contender).into_iter().map(move |seed| Job {
                 spec: plan.run(contender, Stage::Final, seed, batch_size, settings),
                 limit,
@@ -303,17 +352,14 @@ fn write(plan: &Plan, found: &[Found]) -> Result<(Summary, PathBuf)> {
     Ok((summary, page))
 }
 
-/// Chooses the settings of one contender of a file, and nothing else; gives them by key. `None` when it was stopped.
+/// Chooses the settings of one contender of a file, and nothing else.
 ///
 /// # Errors
 ///
 /// As [`compare`].
 pub fn sweep(path: &Path, name: &str, stop: Arc<AtomicBool>) -> Result<Compared, Vec<Fault>> {
     let options = Options { only: vec![name.to_owned()], tune_only: true, ..Options::default() };
-    let compared = compare(path, &options, stop)?;
-    let chosen: BTreeMap<_, _> = compared.summary.contender(name).map(|one| one.settings.clone()).unwrap_or_default();
-    chosen.iter().for_each(|(key, value)| say(&format!("{key} = {}", crate::config::inline(value))));
-    Ok(compared)
+    compare(path, &options, stop)
 }
 
 #[cfg(test)]

@@ -91,8 +91,9 @@ fn plain_table(rows: &[Vec<String>]) -> String {
 }
 
 fn ratio_curves(summary: &Summary, names: &[&str]) -> Result<String> {
-    let Some(best) = summary.best_baseline() else { return Ok(String::new()) };
-    let shown = summary.curves.iter().filter(|curve| curve.baseline == best && summary.is_challenger(&curve.contender));
+    let Some(best) = &summary.best_baseline else { return Ok(String::new()) };
+    let shown =
+        summary.curves.iter().filter(|curve| curve.baseline == *best && summary.is_challenger(&curve.contender));
     let curves = shown.filter_map(|curve| {
         let index = names.iter().position(|name| *name == curve.contender)?;
         // The axis runs from left to right as training goes, to lower losses.
@@ -212,17 +213,7 @@ fn preconditions(summary: &Summary) -> String {
 fn tunings(summary: &Summary) -> String {
     let tuned = summary.contenders.iter().filter_map(|standing| Some((standing, standing.tuning.as_ref()?)));
     let item = |(standing, tuning): (&Standing, &super::tuning::Tuned)| {
-        let edge = match tuning.at_edge.is_empty() {
-            true => String::new(),
-            false => format!("; at the edge of its grid: {}", tuning.at_edge.join(", ")),
-        };
-        let text = format!(
-            "{} trials for {} gradients of the main batch, {} of them beyond the budget{edge}",
-            tuning.trials.len(),
-            rounded(tuning.spent),
-            rounded(tuning.beyond_budget)
-        );
-        format!("<li><bdi>{}</bdi>: {}</li>\n", escaped(&standing.name), escaped(&text))
+        format!("<li><bdi>{}</bdi>: {}</li>\n", escaped(&standing.name), escaped(&table::tuned_by(tuning)))
     };
     let items: String = tuned.map(item).collect();
     if items.is_empty() { items } else { format!("<h2>Tuning</h2>\n<ul class=\"notes\">\n{items}</ul>\n") }

@@ -117,10 +117,9 @@ impl Plan {
         self.comparison.batch_sizes.first().copied().unwrap_or(self.batch_size)
     }
 
-    /// Gradients of this batch size that cost as much as one of the main batch size; 1 for a larger one. What a run may spend
-    /// is a matter of tokens: at a small batch it takes more steps.
+    /// Gradients of this batch size that cost as much as one of the main batch size.
     pub fn gradients_in_one(&self, batch_size: u64) -> f64 {
-        (self.main_batch_size() as f64 / batch_size as f64).max(1.0)
+        self.main_batch_size() as f64 / batch_size as f64
     }
 
     /// The seeds of a contender's runs that count.
@@ -128,10 +127,11 @@ impl Plan {
         contender.seeds.clone().unwrap_or_else(|| self.comparison.seeds.clone())
     }
 
-    /// What a contender's run may spend, in gradients of its batch.
-    pub fn limit(&self, contender: &str) -> f64 {
-        let own = self.comparison.contender(contender).and_then(|contender| contender.max_gradient_equivalents);
-        own.unwrap_or(self.comparison.max_gradient_equivalents)
+    /// What a contender's run may spend, in gradients of its batch: at a smaller batch than the main one as many tokens, at a
+    /// larger one as many steps.
+    pub fn limit(&self, contender: &Contender, batch_size: u64) -> f64 {
+        let limit = contender.max_gradient_equivalents.unwrap_or(self.comparison.max_gradient_equivalents);
+        limit * self.gradients_in_one(batch_size).max(1.0)
     }
 
     /// The warm-up of a seed, if there is one.

@@ -254,7 +254,7 @@ impl RunResult {
     /// Whether the run is as good as one that may spend `limit` and is to reach `target`.
     pub fn suffices(&self, limit: f64, target: f64) -> bool {
         match self.end {
-            End::Target => self.target <= target,
+            End::Target => self.target <= target && self.losses().iter().any(|loss| *loss <= target),
             End::Limit => self.limit >= limit,
             End::Diverged | End::Failed => true,
         }
@@ -270,18 +270,38 @@ impl RunResult {
         if went_on || failed_later {
             self.validation.truncate(within);
             self.fine.retain(|step, _| self.validation.last().is_some_and(|last| *step <= last.step));
-            (self.end, self.error) = (End::Limit, None);
+            (self.end, self.error, self.limit) = (End::Limit, None, limit);
+        }
+        if went_on {
+            // These are of its last steps.
+            (self.train_loss, self.metrics) = (None, BTreeMap::new());
         }
         self
     }
 
-    /// Losses over an axis, moved by the mean difference of the finer losses to those at the same steps.
+    /// Losses over an axis as the larger set gives them: those of the checkpoints that were evaluated again, and the others
+    /// moved by the difference between the two sets there, interpolated over steps, and as at the nearest before and after.
     pub fn curve(&self, measure: Measure) -> Vec<(f64, f64)> {
-        let at = |step: &u64| self.validation.iter().find(|at| at.step == *step);
-        let differences = self.fine.iter().filter_map(|(step, fine)| Some(fine - at(step)?.loss));
-        let differences: Vec<f64> = differences.collect();
-        let moved = differences.iter().sum::<f64>() / differences.len().max(1) as f64;
-        self.validation.iter().map(|at| (measure.of(at), at.loss + moved)).collect()
+        self.validation.iter().map(|at| measure.of(at)).zip(self.losses()).collect()
+    }
+
+    /// The losses of [`Self::curve`].
+    pub fn losses(&self) -> Vec<f64> {
+        let loss_at = |step: &u64| self.validation.iter().find(|at| at.step == *step).map(|at| at.loss);
+        let differences: BTreeMap<u64, f64> =
+            self.fine.iter().filter_map(|(step, fine)| Some((*step, fine - loss_at(step)?))).collect();
+        self.validation.iter().map(|at| at.loss + interpolated(&differences, at.step)).collect()
+    }
+}
+
+/// A value between those of the steps around it; beyond the first and the last step theirs; 0 where there is none.
+fn interpolated(values: &BTreeMap<u64, f64>, step: u64) -> f64 {
+    match (values.range(..=step).next_back(), values.range(step..).next()) {
+        (Some((before, low)), Some((after, high))) if before < after => {
+            low + (high - low) * (step - before) as f64 / (after - before) as f64
+        }
+        (Some((_, value)), _) | (None, Some((_, value))) => *value,
+        (None, None) => 0.0,
     }
 }
 

@@ -32,6 +32,11 @@ pub struct Summary {
     pub validation_data: String,
     /// The contenders.
     pub contenders: Vec<Standing>,
+    /// The baseline that needed the fewest steps to the target at the main batch size, of those that missed it in no run, by
+    /// the seeds that all of these were run with (by all seeds of each where there is no such seed); the first one where none
+    /// came there.
+    #[serde(default)]
+    pub best_baseline: Option<String>,
     /// Every contender over every baseline, and over those before it that are none, at every target, at the main batch size.
     pub ratios: Vec<Versus>,
     /// The same in steps as a curve over targets, of the seeds that two contenders have in common.
@@ -210,6 +215,7 @@ impl Summary {
             data: plan.data.clone(),
             validation_data: plan.validation.clone(),
             contenders: standings,
+            best_baseline: None,
             ratios: vec![],
             curves: curves(plan, found),
             doublings: vec![],
@@ -217,6 +223,7 @@ impl Summary {
             not_run: found.iter().flat_map(|found| found.missing.clone()).collect(),
         };
         summary.add_profiles();
+        summary.best_baseline = summary.fastest_baseline().map(str::to_owned);
         summary.doublings = super::batches::doublings(&summary);
         summary.preconditions = super::preconditions::of(&summary);
         summary.ratios = summary.all_ratios();
@@ -228,10 +235,8 @@ impl Summary {
         self.contenders.iter().find(|standing| standing.name == name)
     }
 
-    /// The baseline that needed the fewest steps to the target at the main batch size, of those that missed it in no run, by
-    /// the seeds that all of these were run with (by all seeds of each where there is no such seed); the first one where none
-    /// came there.
-    pub fn best_baseline(&self) -> Option<&str> {
+    /// [`Self::best_baseline`].
+    fn fastest_baseline(&self) -> Option<&str> {
         let baselines = || self.contenders.iter().filter(|standing| standing.baseline);
         let runs = |standing: &Standing| -> Option<BTreeMap<u64, f64>> {
             let at = standing.at(self.batch_size, self.target_loss).filter(|at| !at.runs.is_empty())?;
@@ -257,7 +262,7 @@ impl Summary {
 
     /// Ratios as a reader wants them: those over the best baseline at every target, then over the others at the main one.
     pub fn shown_ratios(&self) -> Vec<&Versus> {
-        let best = self.best_baseline();
+        let best = self.best_baseline.as_deref();
         let over_best = |versus: &&Versus| Some(versus.baseline.as_str()) == best;
         let challengers = || self.ratios.iter().filter(|versus| self.is_challenger(&versus.contender));
         let others = challengers().filter(|versus| !over_best(versus) && versus.target == self.target_loss);
@@ -411,7 +416,10 @@ fn certain_at(target: f64, runs: &[&RunResult]) -> Option<u64> {
 }
 
 fn reached(run: &RunResult, target: f64) -> Reached {
-    let curve = |measure| run.curve(measure);
+    let losses = run.losses();
+    let curve = |measure: Measure| -> Points {
+        run.validation.iter().map(|at| measure.of(at)).zip(losses.iter().copied()).collect()
+    };
     let crossing = first_crossing(&curve(Measure::Steps), target);
     let spent = |measure: Measure| {
         let at = first_crossing(&curve(measure), target).map(|crossing| crossing.at);
@@ -426,7 +434,7 @@ fn reached(run: &RunResult, target: f64) -> Reached {
         end: run.end,
         crossing,
         spent: Measure::ALL.into_iter().filter_map(spent).collect(),
-        gap: curve(Measure::Steps).last().zip(run.train_loss).map(|((_, loss), train)| loss - train),
+        gap: losses.last().zip(run.train_loss).map(|(loss, train)| loss - train),
         epochs: run.epochs,
         at_grid_end: run.metrics.get("line_search_grid_end_steps").map(|count| count / steps),
     }

@@ -4,6 +4,7 @@ use super::batches;
 use super::result::Measure;
 use super::statistics::{Mean, Ratio};
 use super::summary::{Standing, Summary, Versus};
+use super::tuning::Tuned;
 use crate::config::inline;
 use crate::error::printable;
 use crate::report::{duration, rounded};
@@ -17,7 +18,7 @@ pub fn text(summary: &Summary) -> String {
     );
     text += &aligned(&standings(summary));
     let shown = summary.shown_ratios().into_iter().filter(|versus| versus.target == summary.target_loss);
-    let over_best = |versus: &&Versus| Some(versus.baseline.as_str()) == summary.best_baseline();
+    let over_best = |versus: &&Versus| Some(versus.baseline.as_str()) == summary.best_baseline.as_deref();
     let (best, others): (Vec<&Versus>, Vec<&Versus>) = shown.partition(over_best);
     best.into_iter().for_each(|versus| text += &format!("\n{}", ratios(versus)));
     if !others.is_empty() {
@@ -70,6 +71,32 @@ fn row(summary: &Summary, standing: &Standing) -> Vec<String> {
         standing.profile.as_ref().map_or_else(none, |profile| format!("{:.2}", profile.score)),
         settings.join(", "),
     ]
+}
+
+/// How a contender's settings were chosen, and they.
+pub fn tuning(standing: &Standing) -> String {
+    let mut lines: Vec<String> =
+        standing.settings.iter().map(|(key, value)| format!("{key} = {}", inline(value))).collect();
+    match &standing.tuning {
+        Some(tuned) => lines.push(tuned_by(tuned)),
+        None if standing.is_chosen => lines.push(format!("`{}` has nothing to choose", standing.name)),
+        None => {}
+    }
+    lines.iter().map(|line| format!("{line}\n")).collect()
+}
+
+/// What a tuning spent, its score, and what lies at an edge.
+pub fn tuned_by(tuned: &Tuned) -> String {
+    let (spent, beyond) = (rounded(tuned.spent), rounded(tuned.beyond_budget));
+    let mut text = format!("{} trials for {spent} gradients of the main batch", tuned.trials.len());
+    text += &format!(", {beyond} of them beyond the budget");
+    if let Some(score) = tuned.score {
+        text += &format!("; steps of the fastest trial, in the median over studies: {}", rounded(score));
+    }
+    if !tuned.at_edge.is_empty() {
+        text += &format!("; at the edge of its grid: {}", tuned.at_edge.join(", "));
+    }
+    text
 }
 
 /// The last part of a key.

@@ -131,7 +131,7 @@ fn challengers_are_shown_over_the_best_baseline_first() {
     let runs = [("a", 0.02), ("b", 0.1), ("c", 0.04)].map(|(name, slope)| vec![run(name, 1, 8, slope, 1.0)]);
     let found: Vec<Found> = runs.iter().cloned().chain([vec![]]).map(found).collect();
     let summary = Summary::of(&plan(contenders), &found);
-    assert_eq!(summary.best_baseline(), Some("c"));
+    assert_eq!(summary.best_baseline.as_deref(), Some("c"));
     let shown: Vec<(&str, &str, f64)> = summary
         .shown_ratios()
         .into_iter()
@@ -164,7 +164,7 @@ fn the_best_baseline_is_chosen_by_common_seeds() {
     let easy = vec![run("a", 1, 8, 0.02, 1.0), run("a", 2, 8, 0.02, 1.0), run("a", 3, 8, 0.1, 1.0)];
     let faster = vec![run("c", 1, 8, 0.025, 1.0), run("c", 2, 8, 0.025, 1.0)];
     let best = |runs: [&Vec<RunResult>; 2]| {
-        Summary::of(&plan(&contenders), &runs.map(|runs| found(runs.clone()))).best_baseline().unwrap().to_owned()
+        Summary::of(&plan(&contenders), &runs.map(|runs| found(runs.clone()))).best_baseline.unwrap()
     };
     assert_eq!(best([&easy, &faster]), "c");
     assert_eq!(best([&easy[2..].to_vec(), &faster]), "a", "no common seed: by all of each");
@@ -176,9 +176,18 @@ fn the_best_baseline_is_chosen_by_common_seeds() {
 #[test]
 fn finer_losses_move_the_curve() {
     let mut run = run("a", 1, 8, 0.1, 1.0);
-    run.fine = BTreeMap::from([(19, 2.1 + 0.05), (20, 2.0 + 0.05)]);
-    let crossing = statistics::first_crossing(&run.curve(Measure::Steps), 2.0).unwrap();
+    run.fine = BTreeMap::from([(10, 3.0 + 0.01), (19, 2.1 + 0.05), (20, 2.0 + 0.05)]);
+    let curve = run.curve(Measure::Steps);
+    let crossing = statistics::first_crossing(&curve, 2.0).unwrap();
     assert!((crossing.at - 20.5).abs() < 1e-9, "{crossing:?}");
+    let moved: Vec<f64> = run.validation.iter().zip(&curve).map(|(at, (_, loss))| loss - at.loss).collect();
+    // As at step 10 before it, in between by a line, as at step 20 after it.
+    for (step, expected) in [(1, 0.01), (10, 0.01), (13, 0.01 + 0.04 / 3.0), (19, 0.05), (21, 0.05)] {
+        assert!((moved[step - 1] - expected).abs() < 1e-12, "step {step}: {}", moved[step - 1]);
+    }
+    assert!(run.suffices(100.0, 2.0));
+    let above = RunResult { fine: BTreeMap::from([(20, 2.2), (21, 2.1)]), ..run.clone() };
+    assert!(!above.suffices(100.0, 2.0), "by the larger set it is not there");
     let summary = Summary::of(&plan("[[contender]]\nname = 'a'\n"), &[found(vec![run])]);
     let gap = summary.contenders[0].at[0].runs[0].gap.unwrap();
     assert!((gap - (4.0 - 2.1 + 0.05 - 1.8)).abs() < 1e-9, "{gap}");
@@ -234,7 +243,8 @@ fn a_run_that_went_on_is_heard_as_it_was_before() {
     far.fine = BTreeMap::from([(4, 3.7), (20, 2.1)]);
     let early = far.clone().up_to(10.0);
     assert_eq!((early.validation.len(), early.validation[4].gradient_equivalents), (5, 10.0));
-    assert_eq!((early.end, early.fine.len()), (End::Limit, 1));
+    assert_eq!((early.end, early.fine.len(), early.limit), (End::Limit, 1, 10.0));
+    assert!(early.metrics.is_empty() && early.train_loss.is_none(), "these are of its last steps");
     // What it came to later is not known here, not even that it failed.
     (far.end, far.error) = (End::Diverged, Some("not finite".into()));
     assert_eq!(far.clone().up_to(10.0).error, None);
@@ -295,7 +305,9 @@ fn what_is_like_a_tuned_one_is_at_no_edge_only_once_its_own_settings_are_chosen(
 #[test]
 fn at_a_small_batch_as_many_tokens_may_be_spent() {
     let plan = plan("batch_sizes = [8, 16, 2]\n[[contender]]\nname = 'a'\n");
-    assert_eq!([8, 16, 2].map(|batch_size| plan.gradients_in_one(batch_size)), [1.0, 1.0, 4.0]);
+    assert_eq!([8, 16, 2].map(|batch_size| plan.gradients_in_one(batch_size)), [1.0, 0.5, 4.0]);
+    let limit = |batch_size| plan.limit(&plan.comparison.contender[0], batch_size);
+    assert_eq!([8, 16, 2].map(limit), [100.0, 100.0, 400.0], "as many tokens, or as many steps");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use super::file::{Contender, Range, Space, Tuning};
 use super::plan::{Plan, Settings, Stage};
-use super::result::{Measure, RunResult};
+use super::result::{End, Measure, RunResult};
 use super::statistics::first_crossing;
 use super::worker::{Job, Outcome, Workers};
 use crate::error::Result;
@@ -16,14 +16,14 @@ use std::collections::BTreeMap;
 pub struct Tuned {
     /// The best settings.
     pub settings: Settings,
-    /// Keys whose best value is the first or last of its list.
+    /// Keys whose best value is the first or last of its list, or the least or largest that was tried of its range.
     pub at_edge: Vec<String>,
     /// Keys whose lists are not of numbers, and have no edge that could be told.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub no_order: Vec<String>,
     /// Gradients of the main batch that its trials spent.
     pub spent: f64,
-    /// Those of them that went into grown grids, beyond the budget.
+    /// Those of them beyond the budget: of grown grids, and of steps that cost more than was left.
     pub beyond_budget: f64,
     /// Median over the studies of the steps of the fastest trial; absent where a study has none that reached the target.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -47,6 +47,9 @@ pub struct Trial {
     pub spent: f64,
     /// Its study.
     pub study: usize,
+    /// Whether it was refused or its plugin failed: nothing is known of its settings.
+    #[serde(skip)]
+    failed: bool,
 }
 
 /// Chooses the settings of a contender. Trials that have no result yet are made where it `may_run`; `None` where some are
@@ -66,28 +69,36 @@ pub fn tune(
     let mut search = Search { plan, workers, tuning, contender, from, may_run, trials: vec![] };
     let mut spaces: BTreeMap<String, Space> = contender.tune.clone();
     let points = points(&spaces, tuning.trials);
-    let (rungs, first) = rungs(tuning, points.len());
     search.trials = points.iter().enumerate().map(|(at, point)| search.trial(point, at % tuning.studies)).collect();
-    let mut kept: Vec<usize> = (0..points.len()).collect();
+    let of_study = |study: usize| (study..points.len()).step_by(tuning.studies).collect();
+    let mut kept: Vec<Vec<usize>> = (0..tuning.studies).map(of_study).collect();
+    let (rungs, first) = rungs(tuning, &kept.iter().map(Vec::len).collect::<Vec<_>>());
     for rung in 0..rungs {
         let budget = first * f64::from(1 << rung);
-        if !search.run(&kept, budget)? {
+        if !search.run(&kept.concat(), budget)? {
             return Ok(None);
         }
-        search.sort(&mut kept);
-        kept.truncate(kept.len().div_ceil(2));
+        for study in &mut kept {
+            search.sort(study);
+            study.truncate(study.len().div_ceil(2));
+        }
     }
-    let within = search.spent();
     let last = first * f64::from(1 << (rungs - 1));
     for _ in 0..tuning.extensions {
+        let before = spaces.clone();
         let Some(more) = grown(&mut spaces, &search.best().settings) else { break };
         let at = search.trials.len();
         search.trials.push(search.trial(&more, at % tuning.studies));
         if !search.run(&[at], last)? {
             return Ok(None);
         }
+        if search.trials[at].failed {
+            // Its value is none: the edge is where it was.
+            spaces = before;
+            break;
+        }
     }
-    Ok(Some(search.tuned(&spaces, within)))
+    Ok(Some(search.tuned(&spaces)))
 }
 
 struct Search<'a> {
@@ -104,7 +115,7 @@ impl Search<'_> {
     fn trial(&self, point: &Settings, study: usize) -> Trial {
         let mut settings = self.from.clone();
         settings.extend(point.clone());
-        Trial { settings, steps: None, loss: None, spent: 0.0, study }
+        Trial { settings, steps: None, loss: None, spent: 0.0, study, failed: false }
     }
 
     /// Lets some trials go on until each has spent `budget`; false when that was stopped.
@@ -126,7 +137,7 @@ impl Search<'_> {
         for (at, outcome) in which.iter().zip(outcomes) {
             match outcome {
                 Outcome::Done(result) => self.trials[*at].hear(result.up_to(limit), target, scale),
-                Outcome::Left | Outcome::Stopped => return Ok(false),
+                Outcome::Left(_) | Outcome::Stopped => return Ok(false),
             }
         }
         Ok(true)
@@ -149,7 +160,8 @@ impl Search<'_> {
         &self.trials[self.order()[0]]
     }
 
-    /// All trials, the best first: one that was given up never stands before one that went on.
+    /// All trials, the best first: one that was given up never stands before one that went on, nor one that diverged or failed
+    /// before one that did not.
     fn order(&self) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.trials.len()).collect();
         self.sort(&mut order);
@@ -158,7 +170,11 @@ impl Search<'_> {
             let trial = &self.trials[*at];
             trial.steps.is_none() && trial.spent < 0.75 * furthest
         };
-        order.sort_by_key(|at| given_up(at));
+        let came_to_nothing = |at: &usize| {
+            let trial = &self.trials[*at];
+            trial.steps.is_none() && !trial.loss.is_some_and(f64::is_finite)
+        };
+        order.sort_by_key(|at| (came_to_nothing(at), given_up(at)));
         order
     }
 
@@ -166,16 +182,23 @@ impl Search<'_> {
         self.trials.iter().map(|trial| trial.spent).sum()
     }
 
-    fn tuned(self, spaces: &BTreeMap<String, Space>, within: f64) -> Tuned {
+    fn tuned(self, spaces: &BTreeMap<String, Space>) -> Tuned {
         let (spent, order) = (self.spent(), self.order());
         let score = score(&self.trials, self.tuning.studies);
         let trials: Vec<Trial> = order.into_iter().map(|at| self.trials[at].clone()).collect();
         let settings = trials[0].settings.clone();
-        let at_edge = spaces.iter().filter(|(key, space)| edge(space, settings.get(*key)).is_some());
+        let is_at_edge = |key: &String, space: &Space| {
+            let tried = || trials.iter().filter_map(|trial| trial.settings.get(key)?.as_f64()).collect();
+            let numbers = if matches!(space, Space::Range(_)) { Some(tried()) } else { space.numbers() };
+            numbers.is_some_and(|numbers| edge(numbers, settings.get(key)).is_some())
+        };
+        let at_edge = spaces.iter().filter(|(key, space)| is_at_edge(key, space));
         let at_edge = at_edge.map(|(key, _)| key.clone()).collect();
-        let no_order = spaces.iter().filter(|(_, space)| matches!(space, Space::Values(_)) && numbers(space).is_none());
+        let no_order =
+            spaces.iter().filter(|(_, space)| matches!(space, Space::Values(_)) && space.numbers().is_none());
         let no_order = no_order.map(|(key, _)| key.clone()).collect();
-        Tuned { settings, at_edge, no_order, spent, beyond_budget: spent - within, score, trials }
+        let beyond_budget = (spent - self.tuning.budget).max(0.0);
+        Tuned { settings, at_edge, no_order, spent, beyond_budget, score, trials }
     }
 }
 
@@ -185,6 +208,7 @@ impl Trial {
         self.steps = first_crossing(&curve, target).map(|crossing| crossing.at);
         self.loss = result.validation.last().map(|at| at.loss).filter(|_| result.error.is_none());
         self.spent = result.validation.last().map_or(0.0, |at| at.gradient_equivalents / scale);
+        self.failed = result.end == End::Failed;
     }
 }
 
@@ -200,15 +224,17 @@ fn score(trials: &[Trial], studies: usize) -> Option<f64> {
     Some(middle).filter(|middle| middle.is_finite())
 }
 
-/// Rungs of the halving, and what each trial may spend on the first: each rung doubles it for half of the trials, so that
-/// all rungs cost as much as the budget.
-fn rungs(tuning: &Tuning, trials: usize) -> (u32, f64) {
-    let rungs = if tuning.halving { trials.ilog2() + 1 } else { 1 };
-    let (mut trials_left, mut units) = (trials, trials as f64);
+/// Rungs of the halving, and what each trial may spend on the first: each rung doubles it for half of each study's trials, so
+/// that all rungs cost as much as the budget.
+fn rungs(tuning: &Tuning, studies: &[usize]) -> (u32, f64) {
+    let most = studies.iter().copied().max().unwrap_or(1).max(1);
+    let rungs = if tuning.halving { most.ilog2() + 1 } else { 1 };
+    let mut left = studies.to_vec();
+    let mut units = left.iter().sum::<usize>() as f64;
     for rung in 1..rungs {
-        trials_left = trials_left.div_ceil(2);
+        left.iter_mut().for_each(|trials| *trials = trials.div_ceil(2));
         // From one rung to the next a trial spends once more what it has spent.
-        units += trials_left as f64 * f64::from(1 << (rung - 1));
+        units += left.iter().sum::<usize>() as f64 * f64::from(1 << (rung - 1));
     }
     (rungs, tuning.budget / units)
 }
@@ -241,15 +267,18 @@ fn halton_point(spaces: &BTreeMap<String, Space>, index: u64) -> Settings {
     let value = |(place, (key, space)): (usize, (&String, &Space))| {
         let share = radical_inverse(index, PRIMES[place % PRIMES.len()]);
         let value = match space {
-            Space::Range(Range { low, high, log: false }) => significant(low + share * (high - low)).into(),
-            Space::Range(Range { low, high, log: true }) => {
-                significant((low.ln() + share * (high / low).ln()).exp()).into()
-            }
+            Space::Range(range) => range.number(significant(between(range, share))),
             Space::Values(values) => values[((share * values.len() as f64) as usize).min(values.len() - 1)].clone(),
         };
         (key.clone(), value)
     };
     spaces.iter().enumerate().map(value).collect()
+}
+
+/// The number at a share of the way through a range.
+fn between(range: &Range, share: f64) -> f64 {
+    let Range { low, high, log, .. } = *range;
+    if log { (low.ln() + share * (high / low).ln()).exp() } else { low + share * (high - low) }
 }
 
 /// Digits of `index` in this base, mirrored at the point: Halton's sequence in one dimension.
@@ -263,18 +292,13 @@ fn radical_inverse(mut index: u64, base: u64) -> f64 {
     value
 }
 
-/// The values of a list of numbers.
-fn numbers(space: &Space) -> Option<Vec<f64>> {
-    let Space::Values(values) = space else { return None };
-    values.iter().map(Value::as_f64).collect()
-}
-
-/// At which end of its list of at least two numbers a value lies.
-fn edge(space: &Space, value: Option<&Value>) -> Option<Edge> {
-    let (numbers, value) = (numbers(space).filter(|numbers| numbers.len() > 1)?, value?.as_f64()?);
+/// At which end of at least two numbers a value lies.
+fn edge(numbers: Vec<f64>, value: Option<&Value>) -> Option<Edge> {
+    let value = value?.as_f64().filter(|_| numbers.len() > 1)?;
+    let (least, largest) = numbers.iter().fold((value, value), |(low, high), one| (low.min(*one), high.max(*one)));
     match () {
-        () if value == numbers[0] => Some(Edge::First),
-        () if value == numbers[numbers.len() - 1] => Some(Edge::Last),
+        () if value == least => Some(Edge::First),
+        () if value == largest => Some(Edge::Last),
         () => None,
     }
 }
@@ -289,18 +313,19 @@ enum Edge {
 /// it. `None` where no value is at an edge, or can go further.
 fn grown(spaces: &mut BTreeMap<String, Space>, best: &Settings) -> Option<Settings> {
     for (key, space) in spaces.iter_mut() {
-        let Some(edge) = edge(space, best.get(key)) else { continue };
+        let Some(edge) = space.numbers().and_then(|numbers| edge(numbers, best.get(key))) else { continue };
         let Space::Values(values) = space else { continue };
         let number = |at: usize| values[at].as_f64();
         let (end, next) = match edge {
             Edge::First => (number(0)?, number(1)?),
             Edge::Last => (number(values.len() - 1)?, number(values.len() - 2)?),
         };
-        let further = end * end / next;
+        let is_whole = values.iter().all(|value| value.is_i64() || value.is_u64());
+        let further = if is_whole { (end * end / next).round() } else { significant(end * end / next) };
         if !further.is_finite() || further == end || further * end <= 0.0 || !may_grow(key, further) {
             continue;
         }
-        let further = Value::from(significant(further));
+        let further = if is_whole { Value::from(further as i64) } else { further.into() };
         let mut point = best.clone();
         point.insert(key.clone(), further.clone());
         match edge {

@@ -8,6 +8,7 @@ use crate::sinks::checkpoint;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Output;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -56,8 +57,8 @@ impl Job {
 pub enum Outcome {
     /// It ended, now or earlier.
     Done(Box<RunResult>),
-    /// Its processes were killed, or the machine kept it from going on; the next call does.
-    Left,
+    /// Its processes were killed, or the machine kept it from going on, for this reason; the next call does.
+    Left(String),
     /// The comparison was asked to stop.
     Stopped,
 }
@@ -98,7 +99,7 @@ impl Workers {
     pub fn run(&self, plan: &Plan, jobs: &[Job]) -> Result<Vec<Outcome>> {
         let cold = self.warm_up(plan, jobs)?;
         self.in_turn(jobs, &|job| match self.result(job)? {
-            None if cold.contains(&job.spec.seed) => Ok(Outcome::Left),
+            None if cold.contains(&job.spec.seed) => Ok(Outcome::Left("its warm-up was not made".into())),
             _ => self.one(plan, job),
         })
     }
@@ -114,27 +115,35 @@ impl Workers {
             .collect()
     }
 
-    /// Checks the configuration of every contender before anything runs, by a program as it will run them.
+    /// Checks the configuration of every contender and of the warm-up before anything runs, by a program as it will run them.
     ///
     /// # Errors
     ///
-    /// The first contender whose configuration is refused, with what is said of it.
+    /// The first one that is refused, with what is said of it.
     pub fn check(&self, plan: &Plan) -> Result<(), Vec<Fault>> {
         for contender in &plan.comparison.contender {
             let batch_size = plan.batch_sizes(contender).first().copied().unwrap_or(1);
-            let mut settings = Settings::new();
-            settings.extend(contender.tune.iter().filter_map(|(key, space)| Some((key.clone(), space.first()?))));
+            let spaces = plan.lineage(contender).into_iter().flat_map(|one| &one.tune);
+            let settings: Settings = spaces.filter_map(|(key, space)| Some((key.clone(), space.first()?))).collect();
             let spec = plan.run(contender, Stage::Final, 0, batch_size, &settings);
-            let job = Job { spec, limit: 1.0, targets: vec![1.0] };
-            let file = self.configuration(&job, 1.0, None).map_err(|fault| vec![fault])?;
-            let args = [OsString::from("config"), "check".into(), "--config".into(), file.clone().into()];
-            let output = process::output(&args).map_err(|fault| vec![fault])?;
-            let _ = fs::remove_file(&file);
-            if !output.status.success() {
-                return Err(refused(&contender.name, &file, &String::from_utf8_lossy(&output.stderr)));
-            }
+            self.check_one(&format!("contender `{}`", contender.name), spec)?;
         }
-        Ok(())
+        plan.warm_up(0).map_or(Ok(()), |warm_up| self.check_one("`warm_up`", warm_up))
+    }
+
+    fn check_one(&self, whose: &str, spec: Spec) -> Result<(), Vec<Fault>> {
+        let one = |fault: Fault| vec![fault];
+        let text = self.configured(&Job { spec, limit: 1.0, targets: vec![1.0] }, 1.0, None).map_err(one)?;
+        let failed = |error: &std::io::Error| vec![Fault::writing(&std::env::temp_dir(), error)];
+        let file = tempfile::Builder::new().prefix("contender-").suffix(".toml").tempfile();
+        let file = file.map_err(|error| failed(&error))?;
+        fs::write(file.path(), text).map_err(|error| failed(&error))?;
+        let args = [OsString::from("config"), "check".into(), "--config".into(), file.path().into()];
+        let output = process::output(&args).map_err(one)?;
+        match output.status.success() {
+            true => Ok(()),
+            false => Err(refused(whose, file.path(), &output)),
+        }
     }
 
     /// A job's result, if there is one that suffices.
@@ -168,7 +177,7 @@ impl Workers {
             match outcome {
                 Outcome::Done(result) if matches!(result.end, End::Limit | End::Target) => {}
                 Outcome::Done(result) => return Err(failed(&job.spec, result.error.as_deref().unwrap_or("it failed"))),
-                Outcome::Left => left.push(job.spec.seed),
+                Outcome::Left(_) => left.push(job.spec.seed),
                 Outcome::Stopped => {}
             }
         }
@@ -248,16 +257,13 @@ pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What `config check` said of a contender's configuration.
-fn refused(contender: &str, file: &Path, said: &str) -> Vec<Fault> {
-    let file = format!("{}: ", file.display());
-    let fault = |line: &str| {
-        let line = line.strip_prefix(&file).unwrap_or(line);
-        Fault::new(Exit::Usage, format!("contender `{contender}`: {line}"))
-    };
+/// What a check said of a configuration, with its exit code: the user named no file, so its name is left out.
+fn refused(whose: &str, file: &Path, output: &Output) -> Vec<Fault> {
+    let exit = output.status.code().and_then(Exit::of).unwrap_or(Exit::Usage);
+    let (file, said) = (format!("{}: ", file.display()), String::from_utf8_lossy(&output.stderr));
+    let fault = |line: &str| Fault::new(exit, format!("{whose}: {}", line.strip_prefix(&file).unwrap_or(line)));
     let faults: Vec<Fault> = said.lines().filter_map(|line| line.strip_prefix("error: ")).map(fault).collect();
-    let unsaid = || vec![Fault::new(Exit::Usage, format!("contender `{contender}`: refused"))];
-    if faults.is_empty() { unsaid() } else { faults }
+    if faults.is_empty() { vec![Fault::new(exit, format!("{whose}: refused"))] } else { faults }
 }
 
 #[cfg(test)]

@@ -49,6 +49,8 @@ pub struct History {
     pub train: Vec<Loss>,
     /// Validation losses.
     pub validation: Vec<Loss>,
+    /// The checkpoint that it first went on from: of a branch, one of the run that it left.
+    pub began_at: Option<String>,
     /// How the run ended; absent while it runs and when it was killed.
     pub finished: Option<Finished>,
     /// Steps that were undone, by their number.
@@ -101,7 +103,10 @@ impl History {
                 (self.seconds_before, self.finished) = (self.seconds, None);
                 self.started = Some(started.clone());
             }
-            Event::Resumed { step, .. } => self.resume(*step),
+            Event::Resumed { step, checkpoint, .. } => {
+                self.began_at.get_or_insert_with(|| checkpoint.clone());
+                self.resume(*step);
+            }
             Event::Initialized { tokens, line_search_tokens, .. } => {
                 self.tokens_before = [tokens.saturating_add(*line_search_tokens), *line_search_tokens];
             }
