@@ -19,7 +19,8 @@ pub fn render(summary: &Summary, runs: &[Vec<RunResult>]) -> Result<String> {
     body += &ratios(summary);
     body += &format!("<h2>Ratio by target</h2>\n{}", ratio_curves(summary, &names)?);
     body += "<h2>Validation loss</h2>\n<div class=\"figures\">\n";
-    for measure in &summary.axes {
+    let comparable = |measure: &&Measure| **measure != Measure::Seconds || summary.is_of_one_machine();
+    for measure in summary.axes.iter().filter(comparable) {
         body += &losses(summary, runs, *measure, &names)?;
     }
     body += "</div>\n<h2>Batch size and profiles</h2>\n<div class=\"figures\">\n";
@@ -143,9 +144,8 @@ fn batch_sizes(summary: &Summary, names: &[&str]) -> Result<String> {
     let mut curves = vec![];
     for (index, standing) in summary.contenders.iter().enumerate() {
         let mut points = vec![];
-        for at in standing.at.iter().filter(|at| at.target == summary.target_loss) {
-            let Some(steps) = at.steps.filter(|_| at.missed == 0) else { continue };
-            let x = (at.batch_size as f64).log2();
+        for (batch_size, steps) in standing.by_batch_size(summary.target_loss) {
+            let x = (batch_size as f64).log2();
             points.push((x, steps.mean.log2()));
             if let Some([low, high]) = steps.interval {
                 let bar = vec![(x, low.max(steps.mean / 1e3).log2()), (x, high.log2())];
@@ -169,7 +169,8 @@ fn batch_sizes(summary: &Summary, names: &[&str]) -> Result<String> {
     figure_of(
         names,
         &chart,
-        "Steps to the target by batch size. A contender is drawn where all of its runs reached it.",
+        "Steps to the target by batch size, of the seeds that a contender was run with at all of its sizes. It is drawn where \
+         all of these reached the target.",
     )
 }
 

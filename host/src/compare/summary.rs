@@ -254,6 +254,12 @@ impl Summary {
         best.or_else(|| baselines().next().map(|standing| standing.name.as_str()))
     }
 
+    /// Whether the seconds of all contenders at the main batch size are comparable.
+    pub fn is_of_one_machine(&self) -> bool {
+        let at_main = self.contenders.iter().filter_map(|one| one.at(self.batch_size, self.target_loss));
+        are_equal(at_main.flat_map(|at| &at.runs).map(Reached::machine))
+    }
+
     /// Whether a contender's ratios are shown: baselines have some where there is nothing else.
     pub fn is_challenger(&self, name: &str) -> bool {
         let all_are_baselines = self.contenders.iter().all(|standing| standing.baseline);
@@ -346,15 +352,33 @@ impl Standing {
     pub fn at(&self, batch_size: u64, target: f64) -> Option<&Standings> {
         self.at.iter().find(|at| at.batch_size == batch_size && at.target == target)
     }
+
+    /// Mean steps to a target by batch size, over the seeds that were run at all sizes (all of each where there is none),
+    /// without the sizes at which one of these missed.
+    pub fn by_batch_size(&self, target: f64) -> Vec<(u64, Mean)> {
+        let sizes: Vec<&Standings> = self.at.iter().filter(|at| at.target == target && !at.runs.is_empty()).collect();
+        let in_all = |seed: u64| sizes.iter().all(|at| at.runs.iter().any(|run| run.seed == seed));
+        let common = sizes.iter().any(|at| at.runs.iter().any(|run| in_all(run.seed)));
+        let steps = |at: &&Standings| {
+            let counted = at.runs.iter().filter(|run| !common || in_all(run.seed));
+            let steps: Option<Vec<f64>> = counted.map(|run| Some(run.crossing?.at)).collect();
+            Some((at.batch_size, Mean::of(&steps?)?))
+        };
+        sizes.iter().filter_map(steps).collect()
+    }
 }
 
 impl Standings {
     /// Whether the seconds of all its runs are comparable.
     pub fn is_of_one_machine(&self) -> bool {
-        // One that failed before its record began names none.
-        let mut machines = self.runs.iter().map(Reached::machine).filter(|(device, _)| !device.is_empty());
-        machines.next().is_none_or(|first| machines.all(|machine| machine == first))
+        are_equal(self.runs.iter().map(Reached::machine))
     }
+}
+
+/// Whether runs were made on equal machines. One that failed before its record began names none.
+fn are_equal<'a>(machines: impl Iterator<Item = (&'a str, usize)>) -> bool {
+    let mut machines = machines.filter(|(device, _)| !device.is_empty());
+    machines.next().is_none_or(|first| machines.all(|machine| machine == first))
 }
 
 impl Reached {

@@ -66,7 +66,12 @@ fn row(summary: &Summary, standing: &Standing) -> Vec<String> {
         at.and_then(|at| at.steps).map_or_else(none, with_interval),
         spent(Measure::AllTokens),
         spent(Measure::GradientEquivalents),
-        if at.is_some_and(|at| at.is_of_one_machine()) { seconds() } else { none() },
+        match at.filter(|at| at.is_of_one_machine()) {
+            None => none(),
+            Some(_) if summary.is_of_one_machine() => seconds(),
+            // Of contenders on several devices each says its own.
+            Some(at) => at.runs.first().map_or_else(none, |run| format!("{} on {}", seconds(), run.device)),
+        },
         at.map_or_else(none, |at| at.missed.to_string()),
         standing.profile.as_ref().map_or_else(none, |profile| format!("{:.2}", profile.score)),
         settings.join(", "),

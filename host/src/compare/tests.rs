@@ -76,7 +76,22 @@ fn seconds_of_two_devices_are_not_compared() {
     let pairs = |measure: Measure| versus.by[&measure].ratio.unwrap().n;
     assert_eq!((pairs(Measure::Steps), pairs(Measure::Seconds)), (2, 1));
     let rows = super::table::standings(&summary);
-    assert_eq!((rows[1][5].as_str(), rows[2][5].as_str()), ("1 min 40 s", "–"));
+    assert_eq!((rows[1][5].as_str(), rows[2][5].as_str()), ("1 min 40 s on cpu", "–"));
+}
+
+#[test]
+fn steps_by_batch_size_are_of_the_seeds_that_all_sizes_have() {
+    let runs = [(1, 8, 0.02), (2, 8, 0.04), (1, 16, 0.05)].map(|(seed, size, slope)| run("a", seed, size, slope, 1.0));
+    let plan = plan("batch_sizes = [8, 16]\n[[contender]]\nname = 'a'\n");
+    let by_size = |runs: Vec<RunResult>| {
+        let steps = Summary::of(&plan, &[found(runs)]).contenders[0].by_batch_size(2.0);
+        steps.into_iter().map(|(size, steps)| (size, steps.n, steps.mean.round())).collect::<Vec<_>>()
+    };
+    assert_eq!(by_size(runs.to_vec()), [(8, 1, 100.0), (16, 1, 40.0)]);
+    let missed = RunResult { validation: runs[2].validation[..9].to_vec(), ..runs[2].clone() };
+    assert_eq!(by_size(vec![runs[0].clone(), missed]), [(8, 1, 100.0)]);
+    let apart = RunResult { seed: 3, ..runs[2].clone() };
+    assert_eq!(by_size(vec![runs[0].clone(), runs[1].clone(), apart]), [(8, 2, 75.0), (16, 1, 40.0)]);
 }
 
 #[test]
