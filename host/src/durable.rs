@@ -97,7 +97,7 @@ impl PartialFolder {
     ///
     /// # Errors
     ///
-    /// [`Exit::Usage`] when another process makes the same folder, [`Exit::Write`] when it cannot be made.
+    /// [`Exit::Unavailable`] when another process makes the same folder, [`Exit::Write`] when it cannot be made.
     pub fn begin_in_place(output: &Path) -> Result<Self> {
         Self::open(output, |_| false)
     }
@@ -129,7 +129,7 @@ impl PartialFolder {
         let folder = File::open(&path).map_err(failed)?;
         if let Err(fs::TryLockError::WouldBlock) = folder.try_lock() {
             let fault =
-                Fault::new(Exit::Usage, format!("`{}`: another run is preparing this folder", output.display()));
+                Fault::new(Exit::Unavailable, format!("`{}`: another run is preparing this folder", output.display()));
             return Err(fault.hint("wait for it, or choose another folder"));
         }
         if !keeps(&path) {

@@ -89,9 +89,9 @@ pub fn compare(path: &Path, options: &Options, stop: Arc<AtomicBool>) -> Result<
     let plan = Plan::new(Comparison::read(path)?, path)?;
     refuse_unknown(&plan, options).map_err(one)?;
     let workers = Workers::new(&plan, stop);
-    let lock = match options.report_only {
-        true => hold(&plan.comparison.dir).ok(),
-        false => Some(hold(&plan.comparison.dir).map_err(one)?),
+    let lock = match hold(&plan.comparison.dir) {
+        Err(fault) if options.report_only && fault.exit == Exit::Unavailable => None,
+        held => Some(held.map_err(one)?),
     };
     if !options.report_only {
         workers.check(&plan)?;

@@ -106,7 +106,9 @@ fn by_pattern(names: &[&str], patterns: &[String]) -> Result<Vec<Split>> {
             let examples = names.iter().take(3).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
             return Err(Fault::new(Exit::Usage, format!("validation file `{pattern}` is none of the documents"))
                 .found(format!("{} documents such as {examples}", names.len()))
-                .hint("give a file name or a relative path; `*` stands for any characters"));
+                .hint(
+                    "give a file name or a relative path; `*` stands for any characters; of equal documents the first is left",
+                ));
         }
     }
     let split = |name: &&str| match patterns.iter().any(|pattern| matches(pattern, name)) {
