@@ -211,7 +211,7 @@ mod tests {
         assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 0, "nothing is left of an abandoned one");
         let partial = PartialFolder::begin(&output).unwrap();
         write_new(&partial.path().join("x"), b"2").unwrap();
-        assert_eq!(PartialFolder::begin(&output).unwrap_err().exit, Exit::Usage);
+        assert_eq!(PartialFolder::begin(&output).unwrap_err().exit, Exit::Unavailable);
         partial.commit().unwrap();
         assert_eq!(fs::read(output.join("x")).unwrap(), b"2");
         assert_eq!(PartialFolder::begin(&output).unwrap().commit().unwrap_err().exit, Exit::Usage);

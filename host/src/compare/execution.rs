@@ -23,7 +23,7 @@ const RESTARTS: usize = 2;
 /// Signals that a process brings upon itself.
 const OWN_SIGNALS: [Signal; 6] = [Signal::ILL, Signal::ABORT, Signal::BUS, Signal::FPE, Signal::SEGV, Signal::SYS];
 /// Nats by which a run at least goes further where a larger set does not find the target reached.
-const STEP_BELOW: f64 = 1e-3;
+const STEP_BELOW: f64 = 1e-6;
 
 impl Workers {
     /// One run to its end, unless there is a result that suffices.
@@ -121,12 +121,15 @@ impl Workers {
                     found
                 }
             };
-            losses.extend(reached);
+            losses.extend(&reached);
             let least = losses.values().copied().fold(f64::INFINITY, f64::min);
             if least <= target {
                 return Ok(Ended::As(End::Target, None));
             }
-            aim -= least - target + STEP_BELOW;
+            // As far below what the smaller set says by now as the larger one is above the target.
+            let here = self.result_of(job, (End::Target, None), target)?;
+            let here = here.validation.iter().rfind(|at| reached.contains_key(&at.step)).map_or(aim, |at| at.loss);
+            aim = here.min(aim) - (least - target).max(STEP_BELOW);
         }
     }
 
