@@ -8,7 +8,8 @@ use statrs::distribution::{ContinuousCDF, StudentsT};
 pub struct Crossing {
     /// The place on the horizontal axis, interpolated linearly between the two losses around the target.
     pub at: f64,
-    /// Distance of these two on the axis: the crossing is known no better than this without interpolating.
+    /// Distance of these two on the axis, or from its origin to the first: the crossing is known no better than this without
+    /// interpolating.
     pub granularity: f64,
 }
 
@@ -19,7 +20,7 @@ pub fn first_crossing(points: &[(f64, f64)], target: f64) -> Option<Crossing> {
     let first = finite.iter().position(|(_, loss)| *loss <= target)?;
     let (x, loss) = finite[first];
     let Some((x_before, loss_before)) = first.checked_sub(1).map(|before| finite[before]) else {
-        return Some(Crossing { at: x, granularity: 0.0 });
+        return Some(Crossing { at: x, granularity: x });
     };
     let share = (loss_before - target) / (loss_before - loss);
     Some(Crossing { at: x_before + share * (x - x_before), granularity: x - x_before })

@@ -14,6 +14,11 @@ fn a_crossing_lies_between_the_losses_around_the_target() {
     assert_eq!(at(1.5), Some((7.5, 5.0)), "the first time counts");
     assert_eq!(at(1.0), Some((10.0, 5.0)), "equal is reached");
     assert_eq!(at(3.0), Some((0.0, 0.0)));
+    assert_eq!(
+        first_crossing(&[(4.0, 1.0)], 2.0),
+        Some(Crossing { at: 4.0, granularity: 4.0 }),
+        "known to the first step"
+    );
     assert_eq!(at(0.4), None);
     assert_eq!(first_crossing(&[], 1.0), None);
     let broken = [(0.0, f64::NAN), (1.0, 3.0), (2.0, f64::INFINITY), (3.0, 1.0)];
