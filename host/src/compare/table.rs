@@ -3,7 +3,7 @@
 use super::batches;
 use super::result::Measure;
 use super::statistics::{Mean, Ratio};
-use super::summary::{Standing, Summary, Versus};
+use super::summary::{Standing, Standings, Summary, Versus};
 use super::tuning::Tuned;
 use crate::config::inline;
 use crate::error::printable;
@@ -56,7 +56,14 @@ fn row(summary: &Summary, standing: &Standing) -> Vec<String> {
         let runs = at.into_iter().flat_map(|at| &at.runs).filter(|run| run.crossing.is_some());
         Mean::of(&runs.filter_map(|run| run.spent.get(&measure).copied()).collect::<Vec<_>>())
     };
-    let seconds = || mean_of(Measure::Seconds).map_or_else(none, |mean| duration(mean.mean));
+    // Of contenders on several devices each says its own.
+    let device = |at: &Standings| match at.runs.first() {
+        Some(run) if !summary.is_of_one_machine() => format!(" on {}", run.device),
+        _ => String::new(),
+    };
+    let seconds = |at: &Standings| {
+        mean_of(Measure::Seconds).map_or_else(none, |mean| format!("{}{}", duration(mean.mean), device(at)))
+    };
     let spent = |measure: Measure| mean_of(measure).map_or_else(none, |mean| rounded(mean.mean));
     let settings: Vec<String> =
         standing.settings.iter().map(|(key, value)| format!("{} {}", short(key), inline(value))).collect();
@@ -66,12 +73,7 @@ fn row(summary: &Summary, standing: &Standing) -> Vec<String> {
         at.and_then(|at| at.steps).map_or_else(none, with_interval),
         spent(Measure::AllTokens),
         spent(Measure::GradientEquivalents),
-        match at.filter(|at| at.is_of_one_machine()) {
-            None => none(),
-            Some(_) if summary.is_of_one_machine() => seconds(),
-            // Of contenders on several devices each says its own.
-            Some(at) => at.runs.first().map_or_else(none, |run| format!("{} on {}", seconds(), run.device)),
-        },
+        at.filter(|at| at.is_of_one_machine()).map_or_else(none, seconds),
         at.map_or_else(none, |at| at.missed.to_string()),
         standing.profile.as_ref().map_or_else(none, |profile| format!("{:.2}", profile.score)),
         settings.join(", "),
