@@ -70,8 +70,11 @@ mod data_faults;
 // Curvature products and the spectrum at a checkpoint, and what is refused.
 mod curvature;
 
-// Comparisons, sweeps, branches, and runs that begin with the parameters of others.
+// Comparisons and sweeps.
 mod compare;
+
+// Branches, and runs that begin with the parameters of others.
+mod branches;
 
 // The published study: its page says what its comparison holds.
 mod study;

@@ -106,7 +106,7 @@ fn place(from: &str) -> Result<(PathBuf, u64)> {
 }
 
 /// Sections of a run's identity in which a branch may differ; its model and its data may not.
-const SECTIONS: [&str; 5] = ["data", "run", "schedule", "ema", "train"];
+const SECTIONS: [&str; 4] = ["run", "schedule", "ema", "train"];
 
 /// The run's own configuration; without the keys of its plugin where the branch has another.
 fn base(resolved: &Path, sets: &[String]) -> Result<NamedTempFile> {

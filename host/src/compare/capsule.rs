@@ -260,8 +260,8 @@ fn job(plan: &Plan, run: &RunResult) -> Result<Job> {
             format!("a result of `{}` with seed {} is not of the capsule's configuration", run.contender, run.seed);
         Fault::new(Exit::Data, what)
     })?;
-    let below = plan.comparison.targets().into_iter().filter(|target| *target > run.target);
-    Ok(Job { spec, limit: run.limit, targets: below.chain([run.target]).collect() })
+    let before = plan.comparison.targets().into_iter().filter(|target| *target > run.target);
+    Ok(Job { spec, limit: run.limit, targets: before.chain([run.target]).collect() })
 }
 
 fn json<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<T> {
