@@ -244,10 +244,9 @@ impl Summary {
         };
         let all: Vec<(&str, BTreeMap<u64, f64>)> =
             baselines().filter_map(|standing| Some((standing.name.as_str(), runs(standing)?))).collect();
-        let in_all = |seed: &u64| all.iter().all(|(_, runs)| runs.contains_key(seed));
-        let common = all.iter().any(|(_, runs)| runs.keys().any(in_all));
+        let counts = counted(all.iter().map(|(_, runs)| runs.keys().copied().collect()));
         let steps = |runs: &BTreeMap<u64, f64>| {
-            let counted = runs.iter().filter(|(seed, _)| !common || in_all(seed)).map(|(_, steps)| *steps);
+            let counted = runs.iter().filter(|(seed, _)| counts.contains(*seed)).map(|(_, steps)| *steps);
             Mean::of(&counted.collect::<Vec<_>>()).map_or(f64::INFINITY, |mean| mean.mean)
         };
         let best = all.iter().min_by(|(_, a), (_, b)| steps(a).total_cmp(&steps(b))).map(|(name, _)| *name);
@@ -357,10 +356,9 @@ impl Standing {
     /// without the sizes at which one of these missed.
     pub fn by_batch_size(&self, target: f64) -> Vec<(u64, Mean)> {
         let sizes: Vec<&Standings> = self.at.iter().filter(|at| at.target == target && !at.runs.is_empty()).collect();
-        let in_all = |seed: u64| sizes.iter().all(|at| at.runs.iter().any(|run| run.seed == seed));
-        let common = sizes.iter().any(|at| at.runs.iter().any(|run| in_all(run.seed)));
+        let counts = counted(sizes.iter().map(|at| at.runs.iter().map(|run| run.seed).collect()));
         let steps = |at: &&Standings| {
-            let counted = at.runs.iter().filter(|run| !common || in_all(run.seed));
+            let counted = at.runs.iter().filter(|run| counts.contains(&run.seed));
             let steps: Option<Vec<f64>> = counted.map(|run| Some(run.crossing?.at)).collect();
             Some((at.batch_size, Mean::of(&steps?)?))
         };
@@ -373,6 +371,15 @@ impl Standings {
     pub fn is_of_one_machine(&self) -> bool {
         are_equal(self.runs.iter().map(Reached::machine))
     }
+}
+
+/// The seeds that several have in common; all of them where there is no such seed.
+fn counted(of_each: impl Iterator<Item = BTreeSet<u64>>) -> BTreeSet<u64> {
+    let of_each: Vec<BTreeSet<u64>> = of_each.collect();
+    let all: BTreeSet<u64> = of_each.iter().flatten().copied().collect();
+    let common: BTreeSet<u64> =
+        all.iter().copied().filter(|seed| of_each.iter().all(|one| one.contains(seed))).collect();
+    if common.is_empty() { all } else { common }
 }
 
 /// Whether runs were made on equal machines. One that failed before its record began names none.
