@@ -79,7 +79,7 @@ impl Inputs {
 }
 
 /// A shard of pseudo-random tokens in llm.c's layout (16 bits).
-fn write_shard(path: &Path, vocabulary: u64, count: u64) -> Result<()> {
+pub fn write_shard(path: &Path, vocabulary: u64, count: u64) -> Result<()> {
     let header = [20_240_520, 1, count as i32];
     let mut bytes: Vec<u8> = header.into_iter().chain([0; 253]).flat_map(i32::to_le_bytes).collect();
     let mut state = 1u64;

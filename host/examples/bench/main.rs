@@ -9,10 +9,12 @@ mod gradient;
 mod inline;
 mod inputs;
 mod listeners;
+mod loading;
 mod memory;
 mod optimizer;
 mod preparing;
 mod quickstart;
+mod reporting;
 mod resident;
 mod saving;
 mod scraping;
@@ -56,6 +58,8 @@ fn subject(arguments: &Arguments) -> Result<Box<dyn Subject>> {
         "listeners" => Box::new(listeners::Listening::new(arguments)?),
         "scraping" => Box::new(scraping::Scraping::new(arguments)?),
         "preparing" => Box::new(preparing::Preparing::new(arguments)?),
+        "loading" => Box::new(loading::Loading::new(arguments)?),
+        "reporting" => Box::new(reporting::Reporting::new(arguments)?),
         "saving" => Box::new(saving::Saving::new(arguments)?),
         "products" => Box::new(curvature::Products::new(arguments)?),
         "layerwise" => Box::new(curvature::Layerwise::new(arguments)?),

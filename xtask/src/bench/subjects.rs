@@ -20,8 +20,8 @@ const fn stated(name: &'static str, of: Of, against: Against) -> Key {
 
 /// Everything that is measured, in the order in which it is.
 pub const SUBJECTS: &[Subject] = &[
-    GRADIENT, ADAM, STEP, MEMORY, START, LISTENERS, SCRAPING, SAVING, PREPARING, PRODUCTS, LAYERWISE, PEAK, PEAK_1024,
-    PEAK_50K, MUON, SOAP,
+    GRADIENT, ADAM, STEP, MEMORY, START, LISTENERS, SCRAPING, SAVING, PREPARING, LOADING, REPORTING, PRODUCTS,
+    LAYERWISE, PEAK, PEAK_1024, PEAK_50K, MUON, SOAP,
 ];
 
 const SECONDS: Of = Of("host", "seconds");
@@ -94,6 +94,21 @@ const PREPARING: Subject = Subject {
         limited("llama3_split_prepared_over_2_mb_a_second", Of("host", "llama3"), Against::Number(1.0 / 2.0), 1.0),
         limited("gpt2_prepared_over_2_mb_a_second", Of("host", "gpt2"), Against::Number(1.0 / 2.0), 1.0),
         stated("prepared_on_all_threads_over_one", Of("host", "learnt_on_all"), Against::One(Of("host", "learnt"))),
+    ],
+};
+
+const LOADING: Subject = Subject {
+    name: "loading",
+    sides: &[host("host")],
+    keys: &[limited("batch_drawn_over_quickstart_step", Of("host", "draw"), Against::One(Of("host", "step")), 0.01)],
+};
+
+const REPORTING: Subject = Subject {
+    name: "reporting",
+    sides: &[host("host")],
+    keys: &[
+        limited("report_of_100_runs_over_5_s", Of("host", "report"), Against::Number(5.0), 1.0),
+        limited("compare_report_of_100_runs_over_5_s", Of("host", "compare"), Against::Number(5.0), 1.0),
     ],
 };
 
