@@ -59,7 +59,7 @@ pub struct Curve {
     pub index: usize,
     /// How it is drawn.
     pub stroke: Stroke,
-    /// Its points with rising x.
+    /// Its points with rising x; those that are not finite are left out.
     pub points: Points,
 }
 
@@ -91,6 +91,10 @@ impl Curve {
             Stroke::Pale => format!("pale run-{index}"),
             Stroke::Strong => format!("strong run-{index}"),
         }
+    }
+
+    fn finite(&self) -> impl Iterator<Item = (f64, f64)> {
+        self.points.iter().copied().filter(|(x, y)| x.is_finite() && y.is_finite())
     }
 
     fn stand_in(&self) -> RGBColor {
@@ -135,7 +139,7 @@ impl Chart {
         mesh.x_label_formatter(&x_words).y_label_formatter(&y_words);
         mesh.draw().map_err(|error| error.to_string())?;
         for curve in &self.curves {
-            let points = || curve.points.iter().map(|&(x, y)| (x, y.min(top)));
+            let points = || curve.finite().map(|(x, y)| (x, y.min(top)));
             let width = if curve.stroke == Stroke::Pale { 2 } else { 5 };
             let line = LineSeries::new(points(), curve.stand_in().stroke_width(width));
             chart.draw_series(line).map_err(|error| error.to_string())?;
@@ -149,14 +153,13 @@ impl Chart {
 
     /// From the left to the largest x.
     fn x_range(&self) -> Range<f64> {
-        let points = self.curves.iter().flat_map(|curve| &curve.points);
-        let largest = points.map(|point| point.0).fold(self.left, f64::max);
+        let largest = self.curves.iter().flat_map(Curve::finite).map(|(x, _)| x).fold(self.left, f64::max);
         self.left..if largest > self.left + LEAST_RANGE { largest } else { self.left + 1.0 }
     }
 
     /// Around all losses up to the top, with a little air.
     fn y_range(&self) -> Range<f64> {
-        let losses = || self.curves.iter().flat_map(|curve| &curve.points).map(|point| point.1.min(self.top));
+        let losses = || self.curves.iter().flat_map(Curve::finite).map(|(_, y)| y.min(self.top));
         let (low, high) = (losses().fold(f64::INFINITY, f64::min), losses().fold(f64::NEG_INFINITY, f64::max));
         if low > high {
             return 0.0..1.0;

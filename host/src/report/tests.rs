@@ -265,11 +265,8 @@ fn thinned_curves_keep_their_ends_and_extremes() {
     assert_eq!(thinned(points[..1200].to_vec()), points[..1200]);
 }
 
-#[test]
-fn a_chart_is_drawn_in_the_pages_colors() {
-    let curve = |index, stroke| Curve { index, stroke, points: vec![(0.0, 1.0), (1.0, 2.0)] };
-    let curves = vec![curve(0, Stroke::Pale), curve(0, Stroke::Strong), curve(300, Stroke::Strong)];
-    let chart = Chart {
+fn chart(curves: Vec<Curve>) -> Chart {
+    Chart {
         size: Size::Half,
         x: "steps".into(),
         left: 0.0,
@@ -278,7 +275,24 @@ fn a_chart_is_drawn_in_the_pages_colors() {
         y_words: rounded,
         top: 1.5,
         curves,
+    }
+}
+
+#[test]
+fn a_chart_leaves_out_what_is_not_finite() {
+    let drawn = |points: &[(f64, f64)]| {
+        chart(vec![Curve { index: 0, stroke: Stroke::Strong, points: points.to_vec() }]).svg("losses").unwrap()
     };
+    let (infinite, nan) = (f64::INFINITY, f64::NAN);
+    let all = [(0.0, infinite), (0.0, -infinite), (0.0, 1.0), (0.5, nan), (1.0, 1.2), (infinite, 1.1), (nan, 1.0)];
+    assert_eq!(drawn(&all), drawn(&[(0.0, 1.0), (1.0, 1.2)]));
+    assert!(drawn(&[(0.0, infinite)]).ends_with("</svg>\n"));
+}
+
+#[test]
+fn a_chart_is_drawn_in_the_pages_colors() {
+    let curve = |index, stroke| Curve { index, stroke, points: vec![(0.0, 1.0), (1.0, 2.0)] };
+    let chart = chart(vec![curve(0, Stroke::Pale), curve(0, Stroke::Strong), curve(300, Stroke::Strong)]);
     let svg = chart.svg("losses & more").unwrap();
     assert!(svg.starts_with("<svg class=\"half\" role=\"img\" aria-label=\"losses &amp; more\" viewBox="), "{svg}");
     assert!(!svg.contains("=\"#"), "a stand-in is left: {svg}");
