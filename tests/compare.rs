@@ -1,6 +1,7 @@
-//! `compare` and `sweep` over real runs: what is made, what is not made again, and what goes wrong.
+//! `compare` over real runs: what is made, what is not made again, and what goes wrong.
 
 use crate::built::{fixture, plugin, source_tree};
+use crate::comparison::Comparison;
 use crate::corpus::shards;
 use crate::program::{gauntlet, outcome, program, without_own};
 use serde_json::Value;
@@ -8,59 +9,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
-use tempfile::TempDir;
-
-/// A folder with a base configuration and a comparison of `sgd` and `adam`, tuned by two values each.
-struct Comparison(TempDir);
-
-const BASE: &str = "[model]\nwidth = 16\nnum_layers = 1\nnum_heads = 2\nmlp_width = 32\n\
-    [data]\ntrain = 'SHARDS'\nvalidation = 'SHARDS'\nseq_len = 16\nbatch_size = 4\n\
-    [eval]\nbatches = 2\nbatch_size = 16\n[plugins]\nprobe = false\n";
-
-const COMPARISON: &str = "base = ['base.toml']\ndir = 'out'\nseeds = [1, 2]\ntarget_loss = 5.1\nother_targets = [5.3]\n\
-    max_gradient_equivalents = 24\nfine_batches = 3\nthreads = 1\nworkers = 2\n\
-    [warm_up]\ntrain.max_steps = 2\noptimizer = { plugin = 'ADAM', config = { lr = 0.001 } }\n\
-    [tuning]\nseed = 0\nbudget = 18\nextensions = 1\n\
-    [[contender]]\nname = 'sgd'\nbaseline = true\nset.optimizer.plugin = 'SGD'\n\
-    tune.'optimizer.config.lr' = [0.001, 0.3]\n\
-    [[contender]]\nname = 'adam'\nset.optimizer.plugin = 'ADAM'\ntune.'optimizer.config.lr' = [0.003, 0.01]\n";
-
-impl Comparison {
-    fn new() -> Self {
-        Self::with("")
-    }
-
-    /// With more contenders.
-    fn with(more: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let named = |text: &str| {
-            let text = text.replace("SHARDS", &shards().display().to_string());
-            let text = text.replace("ADAM", &plugin("adam").display().to_string());
-            text.replace("SGD", &plugin("sgd").display().to_string())
-        };
-        fs::write(folder.path().join("base.toml"), named(BASE)).unwrap();
-        fs::write(folder.path().join("c.toml"), named(&format!("{COMPARISON}{more}"))).unwrap();
-        Self(folder)
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-
-    fn json(&self) -> Value {
-        serde_json::from_slice(&fs::read(self.path().join("out/comparison.json")).unwrap()).unwrap()
-    }
-
-    fn compare(&self, more: &[&str]) -> crate::program::Outcome {
-        gauntlet(self.path(), &[&["compare", "c.toml"], more].concat())
-    }
-
-    /// Names and bytes of the results.
-    fn results(&self) -> BTreeMap<String, Vec<u8>> {
-        let entries = fs::read_dir(self.path().join("out/results")).unwrap().flatten();
-        entries.map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap())).collect()
-    }
-}
 
 #[test]
 fn a_comparison_is_made_once_and_comes_out_the_same() {
@@ -79,6 +27,7 @@ fn a_comparison_is_made_once_and_comes_out_the_same() {
     }
     assert!(contenders[1]["steps_to_target"][0].as_f64().unwrap() > 0.0, "{json:#}");
     assert_eq!(json["not_run"], serde_json::json!([]));
+    assert!(crossings_were_looked_at(&comparison) >= 4);
     let (results, page) = (comparison.results(), fs::read(comparison.path().join("out/comparison.html")).unwrap());
     assert!(page.ends_with(b"</html>\n") && !String::from_utf8_lossy(&page).contains("<script"));
     let again = comparison.compare(&[]);
@@ -106,6 +55,25 @@ fn a_comparison_is_made_once_and_comes_out_the_same() {
             .collect::<Vec<_>>()
     };
     assert_eq!(losses(&comparison.results()[lost]), losses(&results[lost]));
+}
+
+/// How many crossings there are; each lies between two checkpoints that were evaluated on more data.
+fn crossings_were_looked_at(comparison: &Comparison) -> usize {
+    let (json, results) = (comparison.json(), comparison.results());
+    let mut found = 0;
+    for one in json["contenders"].as_array().unwrap() {
+        let runs = one["at"].as_array().unwrap().iter().flat_map(|at| at["runs"].as_array().unwrap());
+        for (run, at) in runs.filter_map(|run| Some((run, run["crossing"]["at"].as_f64()?))) {
+            let name = format!("{}-final-s{}-", one["name"].as_str().unwrap(), run["seed"]);
+            let (_, result) = results.iter().find(|(file, _)| file.starts_with(&name)).unwrap();
+            let fine = serde_json::from_slice::<Value>(result).unwrap()["fine"].clone();
+            for step in [at.floor(), at.ceil()].into_iter().filter(|step| *step >= 1.0) {
+                assert!(fine[step.to_string()].is_number(), "{name} comes down at {at}, but has {fine}");
+            }
+            found += 1;
+        }
+    }
+    found
 }
 
 #[test]
@@ -221,40 +189,6 @@ fn what_the_machine_lacks_is_no_result_and_what_a_configuration_says_wrong_is_on
     assert_eq!((count("elsewhere-final-"), count("refused-final-")), (0, 1), "{names:?}");
 }
 
-#[test]
-fn the_settings_of_a_small_batch_are_chosen_over_as_many_tokens() {
-    let more = "[[contender]]\nname = 'small'\nbatch_sizes = [2]\nset.optimizer.plugin = 'SGD'\n\
-                tune.'optimizer.config.lr' = [1e-9, 2e-9]\n";
-    let comparison = Comparison::with(&more.replace("SGD", &plugin("sgd").display().to_string()));
-    let ended = comparison.compare(&["--only", "small", "--seed", "1"]);
-    assert_eq!(ended.code, 0, "{}", ended.stderr);
-    let contenders = comparison.json()["contenders"].clone();
-    let trial = &contenders[2]["tuning"]["trials"][0];
-    // By halving, 18 are 6 for each of two trials, and 6 more for one: 24 gradients of 2 sequences are 12 of the base's 4.
-    assert_eq!((&trial["steps"], &trial["spent"]), (&Value::Null, &Value::from(12.0)), "{trial}");
-    assert_eq!(contenders[2]["at"][0]["runs"][0]["spent"]["steps"], 48.0);
-}
-
-#[test]
-fn one_that_is_like_another_takes_its_chosen_settings_or_none() {
-    let comparison = Comparison::with(
-        "[[contender]]\nname = 'late'\nlike = 'adam'\ntune.'optimizer.config.betas' = [[0.9, 0.95], [0.8, 0.95]]\n",
-    );
-    // Nothing is known of `adam`, and so nothing of what is like it.
-    let reported = comparison.compare(&["--report"]).succeeded();
-    assert!(reported.contains("late (its settings are not chosen)"), "{reported}");
-    let ended = comparison.compare(&["--only", "late", "--seed", "2"]);
-    assert_eq!(ended.code, 0, "{}", ended.stderr);
-    let names: Vec<String> = comparison.results().into_keys().collect();
-    let count = |part: &str| names.iter().filter(|name| name.starts_with(part)).count();
-    assert!(count("adam-trial-") >= 2 && count("late-trial-") == 2, "{names:?}");
-    assert_eq!((count("adam-final-"), count("late-final-s2-"), count("late-final-")), (0, 1, 1), "{names:?}");
-    let contenders = comparison.json()["contenders"].clone();
-    let lr = |at: usize| contenders[at]["settings"]["optimizer.config.lr"].as_f64().unwrap();
-    assert_eq!(lr(2), lr(1));
-    assert!(contenders[2]["settings"]["optimizer.config.betas"].is_array());
-}
-
 /// The comparison that is shipped to try it out, with a smaller model, on the data of the tests.
 #[test]
 fn the_shipped_smoke_comparison_runs() {
@@ -353,52 +287,6 @@ fn wait_for(mut condition: impl FnMut() -> bool) {
 }
 
 #[test]
-fn a_capsule_is_made_again_and_a_changed_one_is_found_out() {
-    let comparison = Comparison::new();
-    comparison.compare(&[]).succeeded();
-    let capsule = comparison.path().join("capsule");
-    fs::rename(comparison.path().join("out/capsule"), &capsule).unwrap();
-    let verify =
-        |capsule: &str, work: &str| gauntlet(comparison.path(), &["compare", "--verify", capsule, "--work", work]);
-    let results = comparison.path().join("again/results");
-    assert_eq!(verify("capsule", "again").succeeded(), "4 runs made again, 4 of them to the bit\n");
-    let before = modified(&results);
-    assert_eq!(verify("capsule", "again").succeeded(), "4 runs made again, 4 of them to the bit\n");
-    assert!(modified(&results) > before, "they are made again, not looked up");
-    let elsewhere = verify("capsule", "out");
-    let line =
-        "`out`: not a folder of a verification: expected a new or an empty one; hint: name another with `--work DIR`";
-    assert_eq!((elsewhere.code, elsewhere.errors()), (2, vec![line]));
-    // A result that is not the one of its ratios, and a comparison that was made of it.
-    let changed = |results: &Path| {
-        let mut all = fs::read_dir(results).unwrap().flatten().map(|entry| entry.path());
-        let one = all.find(|path| path.display().to_string().contains("adam-final-s1")).unwrap();
-        let mut result: Value = serde_json::from_slice(&fs::read(&one).unwrap()).unwrap();
-        for at in result["validation"].as_array_mut().unwrap() {
-            at["step"] = (at["step"].as_u64().unwrap() + 5).into();
-        }
-        result["fine"] = serde_json::json!({});
-        fs::write(&one, result.to_string()).unwrap();
-    };
-    changed(&capsule.join("results"));
-    let ended = verify("capsule", "third");
-    assert!(ended.code == 65 && ended.errors()[0].contains("is not that of the capsule's results"), "{}", ended.stderr);
-    changed(&comparison.path().join("out/results"));
-    comparison.compare(&["--report"]).succeeded();
-    let ended = verify("out/capsule", "fourth");
-    assert_eq!((ended.code, ended.errors().len()), (3, 1), "{}", ended.stderr);
-    let hashes = fs::read_to_string(capsule.join("hashes.json")).unwrap();
-    let data: Value = serde_json::from_str(&hashes).unwrap();
-    fs::write(capsule.join("hashes.json"), hashes.replace(data["data"].as_str().unwrap(), "00")).unwrap();
-    let ended = verify("capsule", "fifth");
-    assert!(ended.code == 65 && ended.errors()[0].contains("data are not those of the capsule"), "{}", ended.stderr);
-}
-
-fn modified(path: &Path) -> std::time::SystemTime {
-    fs::metadata(path).unwrap().modified().unwrap()
-}
-
-#[test]
 fn what_is_wrong_is_said_before_anything_runs() {
     let comparison = Comparison::with("[[contender]]\nname = 'typo'\nset.optimizer = { plugin = 'SGD2' }\n");
     let ended = comparison.compare(&[]);
@@ -483,41 +371,4 @@ fn a_run_without_a_step_left_that_more_data_do_not_find_at_its_target_has_missed
     let json = comparison.json();
     assert_eq!(json["contenders"][0]["steps_to_target"], serde_json::json!([null]), "{json:#}");
     assert_eq!(json["contenders"][0]["at"][0]["missed"], 1);
-}
-
-#[test]
-fn a_capsule_of_an_edited_comparison_is_made_again_as_it_was_judged() {
-    let comparison = Comparison::new();
-    comparison.compare(&[]).succeeded();
-    let file = comparison.path().join("c.toml");
-    let text = fs::read_to_string(&file).unwrap();
-    // What the runs did beyond the new limit, and below the new targets, is not heard any more.
-    let edited = text.replace("max_gradient_equivalents = 24", "max_gradient_equivalents = 9");
-    fs::write(&file, edited.replace("target_loss = 5.1\nother_targets = [5.3]", "target_loss = 5.3")).unwrap();
-    comparison.compare(&[]).succeeded();
-    let verified = gauntlet(comparison.path(), &["compare", "--verify", "out/capsule", "--work", "again"]);
-    assert_eq!((verified.code, verified.stdout.as_str()), (0, "4 runs made again, 4 of them to the bit\n"));
-}
-
-#[test]
-fn one_that_is_like_another_needs_no_value_that_the_other_chooses() {
-    let more = "[[contender]]\nname = 'late'\nlike = 'sgd'\ntune.'optimizer.config.momentum' = [0.5, 0.9]\n";
-    let comparison = Comparison::with(more);
-    let ended = comparison.compare(&["--only", "late", "--seed", "1"]);
-    assert_eq!(ended.code, 0, "{}", ended.stderr);
-    assert!(comparison.json()["contenders"][2]["settings"]["optimizer.config.momentum"].is_number());
-}
-
-#[test]
-fn a_sweep_chooses_for_one_contender_and_a_comparison_takes_it_over() {
-    let comparison = Comparison::new();
-    let swept = gauntlet(comparison.path(), &["sweep", "c.toml", "--contender", "adam"]);
-    assert_eq!(swept.code, 0, "{}", swept.stderr);
-    let said: Vec<&str> = swept.stdout.lines().collect();
-    assert!(said[0].starts_with("optimizer.config.lr = 0.") && said[1].contains(" trials for "), "{said:?}");
-    let trials = comparison.results().len();
-    assert!(comparison.results().keys().all(|name| name.starts_with("adam-trial") || name.starts_with("warm-up")));
-    let compared = comparison.compare(&["--only", "adam"]);
-    assert!(!compared.stderr.contains("adam-trial"), "{}", compared.stderr);
-    assert!(comparison.results().len() > trials);
 }

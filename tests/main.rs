@@ -5,6 +5,7 @@
 
 // What the tests run, and how: plugins and fixtures, the program, small corpora and runs.
 mod built;
+mod comparison;
 mod corpus;
 mod program;
 mod skipped;
@@ -70,8 +71,14 @@ mod data_faults;
 // Curvature products and the spectrum at a checkpoint, and what is refused.
 mod curvature;
 
-// Comparisons and sweeps.
+// Comparisons: what is made, what is not made again, and what goes wrong.
 mod compare;
+
+// How their settings are chosen, also by `sweep`.
+mod tuning;
+
+// What a comparison leaves so that it can be made again.
+mod capsules;
 
 // Branches, and runs that begin with the parameters of others.
 mod branches;

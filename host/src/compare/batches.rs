@@ -1,8 +1,10 @@
 //! What a larger batch saves. Beyond the critical batch size doubling it saves few steps.
 
+use super::ratios::pairs;
 use super::result::Measure;
+use super::standing::{Standing, Standings};
 use super::statistics::{Mean, paired_ratio};
-use super::summary::{Standing, Standings, Summary, pairs};
+use super::summary::Summary;
 use super::table::percent;
 use serde::{Deserialize, Serialize};
 

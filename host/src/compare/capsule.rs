@@ -2,9 +2,11 @@
 
 use super::file::Comparison;
 use super::plan::{Plan, Spec, Stage, for_worker};
+use super::ratios::Versus;
 use super::result::{End, MadeWith, Measure, RunResult};
+use super::standing::Found;
 use super::statistics::{Ratio, first_crossing};
-use super::summary::{Found, Summary, Versus};
+use super::summary::Summary;
 use super::worker::{Job, Outcome, Workers};
 use crate::durable;
 use crate::error::{Exit, Fault, Result};

@@ -22,6 +22,11 @@ use std::path::{Path, PathBuf};
 const RESTARTS: usize = 2;
 /// Signals that a process brings upon itself.
 const OWN_SIGNALS: [Signal; 6] = [Signal::ILL, Signal::ABORT, Signal::BUS, Signal::FPE, Signal::SEGV, Signal::SYS];
+/// Checkpoints of a run at work that is evaluated again on more data: its curve may come down to a target some steps before
+/// it pauses.
+const KEPT: usize = 24;
+/// Checkpoints of a run that has ended.
+const LEFT: usize = 2;
 /// Nats by which a run at least goes further where a larger set does not find the target reached.
 const STEP_BELOW: f64 = 1e-6;
 
@@ -54,6 +59,7 @@ impl Workers {
         let mut result = self.result_of(job, ended, job.last_target())?;
         result.fine = losses;
         result.write(&self.results, &job.spec)?;
+        self.forget_checkpoints(&job.spec)?;
         say(&line(&job.spec, &result));
         Ok(Outcome::Done(Box::new(result)))
     }
@@ -112,7 +118,7 @@ impl Workers {
                     if !matches!(ended, Ended::As(End::Target, _)) || self.fine_batches.is_none() {
                         return Ok(ended);
                     }
-                    let found = match self.evaluated_again(&job.spec)? {
+                    let found = match self.evaluated_again(job, target, losses)? {
                         Ok(found) if found.is_empty() => return Ok(Ended::Left("it has no checkpoint".into())),
                         Ok(found) => found,
                         Err(ended) => return Ok(ended),
@@ -202,9 +208,8 @@ impl Workers {
                 ("train.target_loss", json!(target.max(f64::MIN_POSITIVE))),
                 ("train.max_gradient_equivalents", json!(limit)),
                 ("eval.every_steps", json!(1)),
-                // The last two are those around a target.
                 ("checkpoint.every_steps", json!(1)),
-                ("checkpoint.keep", json!(2)),
+                ("checkpoint.keep", json!(if self.fine_batches.is_some() { KEPT } else { LEFT })),
                 ("checkpoint.every_minutes", json!(0.0)),
             ]);
         }
@@ -213,21 +218,41 @@ impl Workers {
         for_worker(spec, &own)
     }
 
-    /// Losses of a run's last two checkpoints over more validation data; how the run ended where they could not be told.
+    /// Losses of a run's last two checkpoints over more validation data, and of the two between which its curve comes down to
+    /// the target by all that is `known`, as far as they are kept: what they say can move that place, where the next two are
+    /// looked at. Or how the run ended where they could not be told.
     ///
     /// # Errors
     ///
     /// No process can be started.
-    fn evaluated_again(&self, spec: &Spec) -> Result<Result<ByStep, Ended>> {
-        let found = checkpoint::list(&self.folder(spec).join("checkpoints"))?;
+    fn evaluated_again(&self, job: &Job, target: f64, known: &ByStep) -> Result<Result<ByStep, Ended>> {
+        let mut result = self.result_of(job, (End::Target, None), target)?;
+        result.fine = known.clone();
+        let kept = checkpoint::list(&self.folder(&job.spec).join("checkpoints"))?;
         let mut losses = ByStep::new();
-        for found in found.iter().rev().take(2) {
-            match self.finer_loss(&found.path)? {
-                Ok(loss) => losses.insert(found.at.0, loss),
-                Err(ended) => return Ok(Err(ended)),
-            };
+        let mut wanted: Vec<u64> = kept.iter().rev().take(2).map(|found| found.at.0).collect();
+        while !wanted.is_empty() {
+            for found in kept.iter().filter(|found| wanted.contains(&found.at.0)) {
+                match self.finer_loss(&found.path)? {
+                    Ok(loss) => losses.insert(found.at.0, loss),
+                    Err(ended) => return Ok(Err(ended)),
+                };
+            }
+            result.fine.extend(&losses);
+            let is_kept = |step: &u64| kept.iter().any(|found| found.at.0 == *step);
+            wanted = result.around(target).into_iter().filter(|step| !result.fine.contains_key(step)).collect();
+            wanted.retain(is_kept);
         }
         Ok(Ok(losses))
+    }
+
+    /// Removes what a run needed while it was at work.
+    fn forget_checkpoints(&self, spec: &Spec) -> Result<()> {
+        let folder = self.folder(spec).join("checkpoints");
+        match checkpoint::list(&folder)?.last() {
+            Some(newest) => checkpoint::rotate(&folder, LEFT, &newest.path),
+            None => Ok(()),
+        }
     }
 
     /// Loss of a checkpoint over more validation data, by as many processes as that takes.

@@ -2,9 +2,10 @@
 //!
 //! [`file`] is what a user writes; [`plan`] makes single runs of it, each known by a hash; [`worker`] runs them in
 //! processes ([`process`]), each as [`execution`] says, which looks again at checkpoints around a target ([`fine`]);
-//! [`result`] is the small file that a finished one leaves; [`tuning`] chooses settings; [`statistics`] and [`summary`] say
-//! what came out; [`table`], [`page`] and [`capsule`] are its forms. A run whose result is there is not made again, so that
-//! a comparison that was stopped goes on by the same command.
+//! [`result`] is the small file that a finished one leaves; [`tuning`] chooses settings; [`standing`] says what came out of
+//! one contender and [`ratios`] of two, both by [`statistics`], and [`summary`] of all; [`preconditions`] are what a ratio
+//! rests on; [`table`], [`page`] and [`capsule`] are its forms. A run whose result is there is not made again, so that a
+//! comparison that was stopped goes on by the same command.
 
 mod batches;
 mod capsule;
@@ -15,7 +16,9 @@ mod page;
 mod plan;
 mod preconditions;
 mod process;
+mod ratios;
 mod result;
+mod standing;
 mod statistics;
 mod summary;
 mod table;
@@ -31,13 +34,13 @@ use crate::error::{Exit, Fault, Result, printable};
 use file::Contender;
 use plan::{Plan, Settings, Spec, Stage};
 use result::RunResult;
+use standing::Found;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, TryLockError};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use summary::Found;
 use worker::{Job, Outcome, Workers, locked};
 
 /// What a call does of a comparison.

@@ -1,8 +1,10 @@
 //! `comparison.html`: the comparison with its plots, on one page that needs no script and no network.
 
 use super::batches;
+use super::ratios::Versus;
 use super::result::{Measure, RunResult};
-use super::summary::{Standing, Summary, Versus};
+use super::standing::Standing;
+use super::summary::Summary;
 use super::table;
 use crate::error::Result;
 use crate::report::{Chart, Curve, Points, Size, Stroke, document, escaped, figure_of, rounded, swatch, thinned};
@@ -202,7 +204,7 @@ fn doublings(summary: &Summary) -> String {
 }
 
 fn preconditions(summary: &Summary) -> String {
-    let row = |one: &super::summary::Precondition| {
+    let row = |one: &super::preconditions::Precondition| {
         let holds = one.holds.map_or("not known", |holds| if holds { "holds" } else { "does not hold" });
         vec![one.what.clone(), holds.to_owned(), one.found.clone()]
     };

@@ -1,8 +1,10 @@
 //! What has to hold before a ratio between optimizers says something.
 
+use super::standing::{Standing, Standings};
 use super::statistics::Mean;
-use super::summary::{Precondition, Standing, Standings, Summary};
+use super::summary::Summary;
 use super::tuning::Tuned;
+use serde::{Deserialize, Serialize};
 
 /// Steps at half the batch may exceed those at the batch by at most this share where more batch is of no use.
 const PAST_CRITICAL: f64 = 0.15;
@@ -10,6 +12,19 @@ const PAST_CRITICAL: f64 = 0.15;
 const ABOUT_EQUAL: f64 = 1.2;
 /// Share of steps at the end of the line search's grid beyond which a run is mistuned.
 const AT_GRID_END: f64 = 0.1;
+
+/// Something that has to hold.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Precondition {
+    /// The contender that it is about.
+    pub of: String,
+    /// What.
+    pub what: String,
+    /// Whether it does; absent where the runs that would say are not there.
+    pub holds: Option<bool>,
+    /// The figures.
+    pub found: String,
+}
 
 /// All of them, for what there is.
 pub fn of(summary: &Summary) -> Vec<Precondition> {

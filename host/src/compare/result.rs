@@ -285,6 +285,13 @@ impl RunResult {
         self.validation.iter().map(|at| measure.of(at)).zip(self.losses()).collect()
     }
 
+    /// The steps between which [`Self::curve`] first comes down to a target: of the evaluation there, and of the one before.
+    pub fn around(&self, target: f64) -> Vec<u64> {
+        let first = self.losses().iter().position(|loss| *loss <= target);
+        let around = first.map_or(&[][..], |at| &self.validation[at.saturating_sub(1)..=at]);
+        around.iter().map(|at| at.step).collect()
+    }
+
     /// The losses of [`Self::curve`].
     pub fn losses(&self) -> Vec<f64> {
         let loss_at = |step: &u64| self.validation.iter().find(|at| at.step == *step).map(|at| at.loss);

@@ -1,9 +1,12 @@
 //! The comparison on the terminal.
 
 use super::batches;
+use super::plan::Settings;
+use super::ratios::Versus;
 use super::result::Measure;
+use super::standing::{Standing, Standings};
 use super::statistics::{Mean, Ratio};
-use super::summary::{Standing, Standings, Summary, Versus};
+use super::summary::Summary;
 use super::tuning::Tuned;
 use crate::config::inline;
 use crate::error::printable;
@@ -65,8 +68,11 @@ fn row(summary: &Summary, standing: &Standing) -> Vec<String> {
         mean_of(Measure::Seconds).map_or_else(none, |mean| format!("{}{}", duration(mean.mean), device(at)))
     };
     let spent = |measure: Measure| mean_of(measure).map_or_else(none, |mean| rounded(mean.mean));
-    let settings: Vec<String> =
-        standing.settings.iter().map(|(key, value)| format!("{} {}", short(key), inline(value))).collect();
+    let settings: Vec<String> = standing
+        .settings
+        .iter()
+        .map(|(key, value)| format!("{} {}", short(key, &standing.settings), inline(value)))
+        .collect();
     vec![
         standing.name.clone(),
         standing.seeds.len().to_string(),
@@ -106,9 +112,13 @@ pub fn tuned_by(tuned: &Tuned) -> String {
     text
 }
 
-/// The last part of a key.
-fn short(key: &str) -> &str {
-    key.rsplit('.').next().unwrap_or(key)
+/// The shortest ending of a key that no other of these settings has.
+fn short<'a>(key: &'a str, all: &Settings) -> &'a str {
+    let has = |other: &str, ending: &str| {
+        other.strip_suffix(ending).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    };
+    let is_own = |ending: &&str| all.keys().filter(|other| has(other, ending)).count() == 1;
+    key.rmatch_indices('.').map(|(at, _)| &key[at + 1..]).find(is_own).unwrap_or(key)
 }
 
 /// `73.2 [70.1, 76.3]`.

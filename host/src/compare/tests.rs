@@ -2,7 +2,8 @@
 
 use super::plan::Plan;
 use super::result::{End, Evaluation, MadeWith, Measure, RunResult};
-use super::summary::{Found, Summary};
+use super::standing::Found;
+use super::summary::Summary;
 use super::*;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -77,6 +78,27 @@ fn seconds_of_two_devices_are_not_compared() {
     assert_eq!((pairs(Measure::Steps), pairs(Measure::Seconds)), (2, 1));
     let rows = super::table::standings(&summary);
     assert_eq!((rows[1][5].as_str(), rows[2][5].as_str()), ("1 min 40 s on cpu", "–"));
+}
+
+#[test]
+fn a_curve_comes_down_to_a_target_between_two_evaluations() {
+    let at = |target: f64| run("a", 1, 8, 0.1, 1.0).around(target);
+    assert_eq!((at(3.85), at(4.5), at(1.0)), (vec![1, 2], vec![1], vec![]));
+    // What more data say of step 2 moves the place.
+    let moved = RunResult { fine: BTreeMap::from([(1, 3.9), (2, 3.88), (3, 3.7)]), ..run("a", 1, 8, 0.1, 1.0) };
+    assert_eq!(moved.around(3.85), [2, 3]);
+}
+
+#[test]
+fn settings_with_one_last_part_are_told_apart() {
+    let settings = |keys: &[&str]| keys.iter().map(|key| ((*key).to_owned(), json!(0.1))).collect::<Settings>();
+    let of = |keys: &[&str]| {
+        let found = Found { settings: settings(keys), ..found(vec![run("a", 1, 8, 0.02, 1.0)]) };
+        table::standings(&Summary::of(&plan(TWO), &[found, Found::default()]))[1][8].clone()
+    };
+    assert_eq!(of(&["ema.decay", "optimizer.config.lr"]), "decay 0.1, lr 0.1");
+    assert_eq!(of(&["optimizer.config.adam.lr", "optimizer.config.lr"]), "adam.lr 0.1, config.lr 0.1");
+    assert_eq!(of(&["decay", "ema.decay", "optimizer.lr"]), "decay 0.1, ema.decay 0.1, lr 0.1");
 }
 
 #[test]
