@@ -233,10 +233,15 @@ impl Workers {
         let mut wanted: Vec<u64> = kept.iter().rev().take(2).map(|found| found.at.0).collect();
         while !wanted.is_empty() {
             for found in kept.iter().filter(|found| wanted.contains(&found.at.0)) {
-                match self.finer_loss(&found.path)? {
-                    Ok(loss) => losses.insert(found.at.0, loss),
-                    Err(ended) => return Ok(Err(ended)),
+                // A run that is below the next target too pauses where it was.
+                let loss = match known.get(&found.at.0) {
+                    Some(loss) => *loss,
+                    None => match self.finer_loss(&found.path)? {
+                        Ok(loss) => loss,
+                        Err(ended) => return Ok(Err(ended)),
+                    },
                 };
+                losses.insert(found.at.0, loss);
             }
             result.fine.extend(&losses);
             let is_kept = |step: &u64| kept.iter().any(|found| found.at.0 == *step);
